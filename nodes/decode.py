@@ -1,0 +1,28 @@
+"""Decode: latent to video."""
+
+from comfy_api.latest import io
+
+from .host import video
+from .widgets import CATEGORY
+
+
+class Wan22Decode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22Decode",
+            display_name="Wan 2.2 Decode",
+            category=CATEGORY,
+            description="Decodes the latent with the Wan VAE into a VIDEO with exactly the frames that were asked for.",
+            inputs=[
+                io.Latent.Input("samples"),
+                io.Vae.Input("vae", tooltip="wan_2.1_vae.safetensors, from core Load VAE. Wan 2.2 A14B uses the 2.1 VAE."),
+                io.Int.Input("frames_per_second", default=16, min=4, max=60,
+                             tooltip="Frame rate of the video; Wan 2.2 was trained at 16."),
+            ],
+            outputs=[io.Video.Output("video", display_name="VIDEO")],
+        )
+
+    @classmethod
+    def execute(cls, samples: io.Latent.Type, vae: io.Vae.Type, frames_per_second: int) -> io.NodeOutput:
+        return io.NodeOutput(video.decode(samples, vae, frames_per_second))

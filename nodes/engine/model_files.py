@@ -1,0 +1,19 @@
+"""Where the official weight files come from: one table for error messages, help and workflows."""
+
+_WAN22 = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
+_WAN21 = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+
+DOWNLOADS: dict[str, dict[str, str]] = {
+    "diffusion_models": {name: f"{_WAN22}/diffusion_models/{name}" for name in (
+        "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors")},
+    "text_encoders": {name: f"{_WAN21}/text_encoders/{name}" for name in (
+        "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "umt5_xxl_fp16.safetensors")},
+    "vae": {"wan_2.1_vae.safetensors": f"{_WAN22}/vae/wan_2.1_vae.safetensors"},
+}
+
+
+def missing_file(folder: str, name: str) -> str:
+    """The message for a weight file that is not in models/`folder`: what, where, from where and what to do next."""
+    url = DOWNLOADS[folder].get(name)
+    source = f"Download it from {url}" if url else "Official files: " + ", ".join(DOWNLOADS[folder].values())
+    return f"'{name}' is not in models/{folder}. {source}, put it there and press R in ComfyUI to refresh the list."

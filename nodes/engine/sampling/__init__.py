@@ -1,0 +1,1 @@
+"""Sampling: sigma schedules, flow solvers and the plan of steps over two experts."""

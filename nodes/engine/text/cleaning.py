@@ -1,0 +1,20 @@
+"""Prompt cleaning exactly as Wan trained with it (wan/modules/tokenizers.py, clean="whitespace")."""
+
+import html
+import re
+
+import ftfy
+
+MAX_TOKENS = 512
+END_TOKEN = 1
+
+
+def clean(text: str) -> str:
+    """Mend broken unicode, resolve HTML entities (twice, for doubly escaped text) and collapse white space."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def truncate(tokens: list[int], limit: int = MAX_TOKENS) -> list[int]:
+    """The first `limit` tokens; a text that was longer ends in the end-of-sequence token (Hugging Face `truncation=True`)."""
+    return tokens if len(tokens) <= limit else [*tokens[: limit - 1], END_TOKEN]

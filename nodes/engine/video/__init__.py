@@ -1,0 +1,1 @@
+"""Video: frame sizes and the MP4 writer."""

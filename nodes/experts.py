@@ -1,0 +1,43 @@
+"""Experts: load the two halves of Wan 2.2 T2V A14B."""
+
+from comfy_api.latest import io
+
+from .engine.pairs import swapped_names_warning
+from .host import messages, models
+from .widgets import CATEGORY, verdict
+
+
+class Wan22ExpertLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = models.model_names("diffusion_models")
+        return io.Schema(
+            node_id="Wan22ExpertLoader",
+            display_name="Wan 2.2 Expert Loader",
+            category=CATEGORY,
+            description="Loads the high-noise and the low-noise expert of Wan 2.2 T2V A14B. Both stay in ComfyUI's memory management: "
+                        "the one that is not sampling may leave the GPU.",
+            inputs=[
+                io.Combo.Input("high_noise_model", options=files,
+                               tooltip="The expert for motion and layout: its file name says high_noise."),
+                io.Combo.Input("low_noise_model", options=files,
+                               tooltip="The expert for detail: its file name says low_noise."),
+                io.Combo.Input("weight_dtype", options=list(models.WEIGHT_DTYPES), default="default",
+                               tooltip="default keeps the type of the file. fp8 halves the memory of fp16 files; "
+                                       "fp8_e4m3fn_fast also multiplies in fp8 (RTX 40 series and newer)."),
+            ],
+            outputs=[io.Model.Output("high", display_name="high"), io.Model.Output("low", display_name="low")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, high_noise_model: str | None = None, low_noise_model: str | None = None,
+                        weight_dtype: str | None = None) -> bool | str:
+        return verdict(models.check_expert_files, high_noise_model, low_noise_model, weight_dtype)
+
+    @classmethod
+    def execute(cls, high_noise_model: str, low_noise_model: str, weight_dtype: str) -> io.NodeOutput:
+        models.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
+        if warning := swapped_names_warning(high_noise_model, low_noise_model):
+            messages.warn(cls.hidden.unique_id, warning)
+        return io.NodeOutput(models.load_expert(high_noise_model, weight_dtype), models.load_expert(low_noise_model, weight_dtype))

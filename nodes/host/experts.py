@@ -1,0 +1,198 @@
+"""Two experts behind one CFGGuider: each is loaded when the first step asks for it and leaves when the other one is needed."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+
+from ..engine.checkpoints import T2V_CHANNELS
+from ..engine.sampling.experts import is_high_noise
+
+TIMESTEP_ROUNDING = 1e-4
+Model: TypeAlias = "comfy.model_patcher.ModelPatcher"
+
+
+class WanModelSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+    """Flow sampling whose whole timesteps stay whole: float32 turns 861 / 1000 * 1000 into 860.99994."""
+
+    def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
+        t = super().timestep(sigma)
+        whole = t.round()
+        return torch.where((t - whole).abs() < TIMESTEP_ROUNDING, whole, t)
+
+
+def with_shift(model: Model, shift: float) -> Model:
+    """A clone of the expert that samples with `shift`; the model that came in keeps its own."""
+    sampling = WanModelSampling(model.model.model_config)
+    sampling.set_parameters(shift=shift)
+    clone = model.clone()
+    clone.add_object_patch("model_sampling", sampling)
+    return clone
+
+
+def check_expert(slot: str, model: Model) -> None:
+    """ValueError unless the MODEL in `slot` is a Wan text-to-video transformer."""
+    if not isinstance(model.model, comfy.model_base.WAN21):
+        raise ValueError(f"{slot} is a {type(model.model).__name__} model, not Wan. Connect a Wan 2.2 T2V A14B expert.")
+    channels = model.model.model_config.unet_config.get("in_dim", T2V_CHANNELS)
+    if channels != T2V_CHANNELS:
+        raise ValueError(f"{slot} takes {channels} input channels; a Wan 2.2 text-to-video expert takes {T2V_CHANNELS}. "
+                         "Image-to-video experts and the 5B model do not fit here.")
+
+
+class Expert(comfy.samplers.CFGGuider):
+    """One expert of a run. `sample` registers its hooks and wrappers and goes on with `then`; `load` makes it the active one."""
+
+    def __init__(self, model: Model, positive: Any, negative: Any, guidance: float, then: Callable[..., torch.Tensor]) -> None:
+        super().__init__(model)
+        self.set_conds(positive, negative)
+        self.set_cfg(guidance)
+        self.then = then
+        self.conds: Any  # copied from the originals by CFGGuider.sample
+
+    def outer_sample(self, *args: Any, **_: Any) -> torch.Tensor:
+        then = self.then
+        del self.then  # it leads back to the run: without it, nothing of a finished run waits for the garbage collector
+        return then(*args)
+
+    def load(self, run: "Run") -> None:
+        """Bring the weights to the GPU, pushing out what does not fit beside them, and prepare the conditioning."""
+        self.inner_model, self.conds, self.loaded_models = comfy.sampler_helpers.prepare_sampling(
+            self.model_patcher, run.noise.shape, self.conds, self.model_options)
+        comfy.samplers.cast_to_load_options(self.model_options, device=run.device, dtype=self.model_patcher.model_dtype())
+        self.model_patcher.pre_run()
+        self.conds = comfy.samplers.process_conds(self.inner_model, run.noise, self.conds, run.device, run.latent_image,
+                                                  run.denoise_mask, run.seed, latent_shapes=[run.noise.shape])
+
+    def leave(self) -> None:
+        """Undo `load`, so that memory management may take the weights off the GPU."""
+        self.model_patcher.cleanup()
+        comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
+        del self.inner_model, self.loaded_models
+
+
+class ExpertPairGuider(comfy.samplers.CFGGuider):
+    """A GUIDER that gives each step to the expert trained for its noise level, in one run of one solver."""
+
+    def __init__(self, high: Model, low: Model, boundary: float) -> None:
+        check_expert("high_noise", high)
+        check_expert("low_noise", low)
+        super().__init__(high)
+        self.high, self.low, self.boundary = high, low, boundary
+        self.guidance_high = self.guidance_low = 1.0
+
+    def set_conds(self, positive: Any, negative: Any) -> None:
+        self.positive, self.negative = positive, negative
+        super().set_conds(positive, negative)
+
+    def set_guidance(self, high: float, low: float) -> None:
+        self.guidance_high, self.guidance_low = high, low
+
+    def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
+               denoise_mask: torch.Tensor | None = None, callback: Any = None, disable_pbar: bool = False,
+               seed: int | None = None) -> torch.Tensor:
+        """Run `sampler` from `noise` (B, 16, T, H/8, W/8) over `sigmas`; the core entry point of every GUIDER."""
+        if len(sigmas) < 2:
+            return latent_image
+        check_latent(latent_image)
+        run = Run(self, noise, latent_image, denoise_mask, seed)
+        return run.high.sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+
+
+def check_latent(latent: torch.Tensor) -> None:
+    """ValueError unless this is a finite Wan latent (B, 16, T, H, W)."""
+    if latent.ndim != 5 or latent.shape[1] != T2V_CHANNELS:
+        raise ValueError(f"latent_image has shape {tuple(latent.shape)}; Wan 2.2 T2V A14B needs (batch, {T2V_CHANNELS}, frames, height, width). "
+                         "Use Wan 2.2 Empty Latent (the 5B model's latent has 48 channels and does not fit).")
+    if not torch.isfinite(latent).all():
+        raise ValueError("latent_image holds NaN or infinite values; run the node that made it again.")
+
+
+class Run:
+    """One sampling run: what the solver takes for the model, and the expert that is active in it."""
+
+    def __init__(self, pair: ExpertPairGuider, noise: torch.Tensor, latent_image: torch.Tensor,
+                 denoise_mask: torch.Tensor | None, seed: int | None) -> None:
+        self.boundary, self.seed = pair.boundary, seed
+        self.device = pair.high.load_device
+        self.noise = noise.to(device=self.device, dtype=torch.float32)
+        self.latent_image = latent_image.to(device=self.device, dtype=torch.float32)
+        if torch.count_nonzero(self.latent_image) > 0:
+            self.latent_image = pair.high.model.process_latent_in(self.latent_image)
+        self.denoise_mask = None
+        if denoise_mask is not None:
+            self.denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, self.device)
+        self.low = Expert(pair.low, pair.positive, pair.negative, pair.guidance_low, then=self.solve)
+        self.high = Expert(pair.high, pair.positive, pair.negative, pair.guidance_high, then=self.low.sample)
+        self.active: Expert | None = None
+
+    def solve(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
+              denoise_mask: torch.Tensor | None, callback: Any, disable_pbar: bool, seed: int | None) -> torch.Tensor:
+        """The innermost call, inside the hooks and OUTER_SAMPLE wrappers of both experts: run the solver over all steps."""
+        sigmas = sigmas.to(self.device)
+        extra_args = {"model_options": {"transformer_options": {"sample_sigmas": sigmas}}, "seed": seed}
+        sample = comfy.patcher_extension.WrapperExecutor.new_class_executor(sampler.sample, sampler, self._sampler_wrappers())
+        try:
+            self._activate(sigmas[0])
+            samples = sample.execute(self, sigmas, extra_args, callback, self.noise, self.latent_image, self.denoise_mask, disable_pbar)
+            return self.inner_model.process_latent_out(samples.to(torch.float32))
+        finally:
+            if self.active is not None:
+                self.active.leave()
+                self.active = None
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None) -> torch.Tensor:
+        """Denoised latent at noise level `sigma` (B,), from the expert that was trained there."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        expert = self._activate(sigma)
+        options = comfy.patcher_extension.merge_nested_dicts(expert.model_options, model_options or {})
+        return expert(x, sigma, options, seed)
+
+    predict_noise = __call__
+
+    @property
+    def inner_model(self) -> Any:
+        return self._expert().inner_model
+
+    @property
+    def model_patcher(self) -> Model:
+        return self._expert().model_patcher
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        return self._expert().model_options
+
+    @property
+    def conds(self) -> Any:
+        return self._expert().conds
+
+    @property
+    def cfg(self) -> float:
+        return self._expert().cfg
+
+    def _expert(self) -> Expert:
+        assert self.active is not None, "a solver asked for the model before the run began"
+        return self.active
+
+    def _activate(self, sigma: torch.Tensor) -> Expert:
+        timestep = self.high.model_patcher.get_model_object("model_sampling").timestep(sigma.flatten()[0].float())
+        expert = self.high if is_high_noise(float(timestep), self.boundary) else self.low
+        if expert is not self.active:
+            if self.active is not None:
+                self.active.leave()
+                self.active = None
+            expert.load(self)
+            self.active = expert
+        return expert
+
+    def _sampler_wrappers(self) -> list[Any]:
+        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+        return [wrapper for expert in (self.high, self.low)
+                for wrapper in comfy.patcher_extension.get_all_wrappers(kind, expert.model_options, is_model_options=True)]

@@ -1,0 +1,25 @@
+"""LATENT as ComfyUI passes it: a dictionary with "samples" (B, 16, T, H/8, W/8) and what travels beside it."""
+
+from typing import Any
+
+import comfy.model_management
+import torch
+
+from ..engine.checkpoints import T2V_CHANNELS
+from ..engine.video.sizes import LATENT_STRIDE, Size, decoded_frames, latent_frames
+
+Latent = dict[str, Any]
+NUM_FRAMES = "wan22_num_frames"
+
+
+def empty(size: Size, num_frames: int) -> Latent:
+    """Zeros for `num_frames` frames; the exact number rides along so that decoding can trim to it."""
+    shape = (1, T2V_CHANNELS, latent_frames(num_frames), size.height // LATENT_STRIDE, size.width // LATENT_STRIDE)
+    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device()), NUM_FRAMES: num_frames}
+
+
+def frame_count(latent: Latent) -> int:
+    """Frames the decoded video shall have: the number asked for, unless another node changed the latent's length since."""
+    decoded = decoded_frames(latent["samples"].shape[2])
+    asked = latent.get(NUM_FRAMES, decoded)
+    return asked if decoded - 4 < asked <= decoded else decoded

@@ -1,0 +1,25 @@
+"""What the user reads while a graph runs: the log and the text on a node."""
+
+import logging
+
+from server import PromptServer
+
+log = logging.getLogger("wan22")
+
+
+def warn(node_id: str | None, text: str) -> None:
+    """A warning in the log and on the node."""
+    log.warning("[Wan 2.2] %s", text)
+    _show(node_id, f"Warning: {text}")
+
+
+def tell(node_id: str | None, text: str) -> None:
+    """One event worth knowing, in the log and on the node."""
+    log.info("[Wan 2.2] %s", text)
+    _show(node_id, text)
+
+
+def _show(node_id: str | None, text: str) -> None:
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id, server.client_id)

@@ -1,0 +1,30 @@
+"""Small words of the node declarations that ComfyUI 0.3.75 does not have yet."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from comfy_api.latest import io
+
+W = TypeVar("W", bound=io.Input)
+
+CATEGORY = "Wan 2.2"
+
+
+def advanced(widget: W) -> W:
+    """Fold the widget away under "advanced"; as a keyword, older ComfyUI versions would refuse it."""
+    widget.extra_dict = {**widget.extra_dict, "advanced": True}
+    return widget
+
+
+def verdict(check: Callable[..., object], *values: object) -> bool | str:
+    """What `validate_inputs` returns: True, or the text of the ValueError that `check(*values)` raises.
+
+    A value that comes over a link is not known yet and arrives as None: then the check waits for execution.
+    """
+    if any(value is None for value in values):
+        return True
+    try:
+        check(*values)
+    except ValueError as error:
+        return str(error)
+    return True

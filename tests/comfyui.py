@@ -1,0 +1,159 @@
+"""A real ComfyUI server as a context manager: start it on a folder of its own, queue prompts, read what came out."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import websocket
+
+ROOT = Path(__file__).resolve().parent.parent
+COMFYUI = Path(os.environ.get("WAN22_COMFYUI", ROOT / ".dev" / "ComfyUI"))
+PACK_FOLDER = "a_folder_of_another_name"
+Prompt = dict[str, dict[str, Any]]
+
+
+class PromptRejected(Exception):
+    """The server refused to queue the prompt; the text holds its validation errors."""
+
+
+class PromptFailed(Exception):
+    """A node raised; the text is its message."""
+
+
+def prepare_base(base: Path, pack: Path = ROOT, models: Path | None = None) -> Path:
+    """Lay out a ComfyUI base folder: `pack` linked into custom_nodes under a foreign name, `models` linked beside it."""
+    for folder in ("custom_nodes", "input", "output", "temp", "user"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    link(pack, base / "custom_nodes" / PACK_FOLDER)
+    if models is not None:
+        link(models, base / "models")
+    return base
+
+
+def link(target: Path, place: Path) -> None:
+    if place.is_symlink():
+        place.unlink()
+    if not place.exists():
+        try:
+            place.symlink_to(target, target_is_directory=True)
+        except OSError:  # Windows without the right to make links
+            shutil.copytree(target, place, ignore=shutil.ignore_patterns(".dev", ".git"))
+
+
+def has_gpu() -> bool:
+    import torch
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+class ComfyUI:
+    """`with ComfyUI(base) as server:` starts main.py on a free port and stops it at the end."""
+
+    def __init__(self, base: Path, *arguments: str, comfyui: Path = COMFYUI, cpu: bool = True) -> None:
+        self.base, self.comfyui = base, comfyui
+        self.arguments = [*arguments, *(["--cpu"] if cpu else [])]
+        self.log_file = base / "server.log"
+        self.client_id = "wan22-tests"
+
+    def __enter__(self) -> "ComfyUI":
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [sys.executable, str(self.comfyui / "main.py"), "--port", str(self.port), "--base-directory", str(self.base),
+                   "--disable-auto-launch", "--database-url", "sqlite:///:memory:", *self.arguments]
+        with self.log_file.open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=self.comfyui)
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+        self.process.kill()
+
+    def _wait_until_up(self, seconds: float = 300) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ComfyUI stopped while starting:\n{self.log()[-3000:]}")
+            with contextlib.suppress(OSError):
+                self.get("/system_stats")
+                return
+            time.sleep(0.2)
+        raise TimeoutError(f"ComfyUI was not up after {seconds} s:\n{self.log()[-3000:]}")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def post(self, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(self.url + path, json.dumps(body or {}).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def object_info(self) -> dict[str, Any]:
+        return self.get("/object_info")
+
+    def queue(self, prompt: Prompt, workflow: object = None) -> str:
+        """Queue an API-format prompt; PromptRejected with the validation errors."""
+        extra = {"extra_pnginfo": {"workflow": workflow}} if workflow is not None else {}
+        try:
+            return self.post("/prompt", {"prompt": prompt, "client_id": self.client_id, "extra_data": extra})["prompt_id"]
+        except urllib.error.HTTPError as error:
+            raise PromptRejected(error.read().decode()) from error
+
+    def wait(self, prompt_id: str, seconds: float = 300) -> dict[str, Any]:
+        """The history entry of a finished prompt; PromptFailed with the node's message."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if entry := self.get(f"/history/{prompt_id}").get(prompt_id):
+                for kind, message in entry["status"]["messages"]:
+                    if kind == "execution_error":
+                        raise PromptFailed(f"{message['node_type']}: {message['exception_message']}")
+                return entry
+            time.sleep(0.05)
+        raise TimeoutError(f"prompt {prompt_id} was not done after {seconds} s:\n{self.log()[-3000:]}")
+
+    def run(self, prompt: Prompt, workflow: object = None) -> dict[str, Any]:
+        """Queue, wait, and return the outputs per node id."""
+        return self.wait(self.queue(prompt, workflow))["outputs"]
+
+    def saved_videos(self, outputs: dict[str, Any]) -> list[Path]:
+        """Paths of the videos that the nodes of a finished prompt show."""
+        return [self.base / shown["type"] / shown["subfolder"] / shown["filename"]
+                for output in outputs.values() for shown in output.get("images", [])]
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Messages of the websocket as (type, data), from the moment this is called; ends when the caller stops reading."""
+        connection = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}", timeout=300)
+        return self._read(connection)
+
+    @staticmethod
+    def _read(connection: websocket.WebSocket) -> Iterator[tuple[str, dict[str, Any]]]:
+        with contextlib.closing(connection):
+            while True:
+                message = connection.recv()
+                if isinstance(message, str):
+                    event = json.loads(message)
+                    yield event["type"], event["data"]
