@@ -9,8 +9,6 @@ from .nodes.sampling import Wan22Sampler
 from .nodes.text import Wan22TextEncode, Wan22TextEncoderLoader
 from .nodes.video import Wan22SaveVideo
 
-WEB_DIRECTORY = "./web"
-
 
 class Wan22Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

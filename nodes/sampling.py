@@ -2,11 +2,11 @@
 
 from comfy_api.latest import io
 
-from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, SamplingSettings
+from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, SamplingSettings, check_methods
 from .engine.sampling.schedules import MAX_SHIFT, MAX_STEPS
 from .engine.sampling.solvers import SOLVERS
 from .host import messages, sampling
-from .widgets import CATEGORY, advanced
+from .widgets import CATEGORY, advanced, verdict
 
 
 class Wan22Sampler(io.ComfyNode):
@@ -44,6 +44,10 @@ class Wan22Sampler(io.ComfyNode):
             outputs=[io.Latent.Output("samples", display_name="samples"), io.String.Output("schedule", display_name="schedule")],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, solver: str | None = None, acceleration: str | None = None) -> bool | str:
+        return verdict(check_methods, solver, acceleration)
 
     @classmethod
     def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, positive: io.Conditioning.Type, negative: io.Conditioning.Type,

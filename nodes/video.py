@@ -2,10 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from .engine.choices import check_choice
-from .engine.video.encode import CRF, PRESETS
+from .engine.video.encode import CRF, PRESETS, check_encoder
 from .host import video as videos
-from .widgets import CATEGORY
+from .widgets import CATEGORY, verdict
 
 
 class Wan22SaveVideo(io.ComfyNode):
@@ -31,13 +30,8 @@ class Wan22SaveVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, video_quality: str = "high", video_write_mode: str = "balanced") -> bool | str:
-        try:
-            check_choice("video_quality", video_quality, CRF)
-            check_choice("video_write_mode", video_write_mode, PRESETS)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, video_quality: str | None = None, video_write_mode: str | None = None) -> bool | str:
+        return verdict(check_encoder, video_quality, video_write_mode)
 
     @classmethod
     def execute(cls, video: io.Video.Type, filename_prefix: str, video_quality: str, video_write_mode: str,

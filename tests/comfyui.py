@@ -157,3 +157,11 @@ class ComfyUI:
                 if isinstance(message, str):
                     event = json.loads(message)
                     yield event["type"], event["data"]
+
+
+def import_comfyui() -> None:
+    """Make ComfyUI's own modules importable in this process, on the CPU."""
+    if str(COMFYUI) not in sys.path:
+        sys.path.insert(0, str(COMFYUI))
+        from comfy.cli_args import args
+        args.cpu = True

@@ -2,16 +2,15 @@
 
 import re
 
-_HIGH = re.compile(r"high(?![a-z])|high_?noise|(?<![a-z0-9])h(?![a-z0-9])", re.IGNORECASE)
-_LOW = re.compile(r"low(?![a-z])|low_?noise|(?<![a-z0-9])l(?![a-z0-9])", re.IGNORECASE)
+WORDS = {"high": {"high", "highnoise", "h"}, "low": {"low", "lownoise", "l"}}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 def expert_in_name(name: str) -> str | None:
-    """"high", "low", or None when the name says neither or both."""
-    high, low = bool(_HIGH.search(name)), bool(_LOW.search(name))
-    if high == low:
-        return None
-    return "high" if high else "low"
+    """"high", "low", or None when the name says neither or both; words end at case changes, digits and punctuation."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    said = [expert for expert, spellings in WORDS.items() if words & spellings]
+    return said[0] if len(said) == 1 else None
 
 
 def swapped_names_warning(high_noise_model: str, low_noise_model: str) -> str | None:

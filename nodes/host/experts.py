@@ -81,12 +81,12 @@ class Expert(comfy.samplers.CFGGuider):
 class ExpertPairGuider(comfy.samplers.CFGGuider):
     """A GUIDER that gives each step to the expert trained for its noise level, in one run of one solver."""
 
-    def __init__(self, high: Model, low: Model, boundary: float) -> None:
+    def __init__(self, high: Model, low: Model, shift: float, boundary: float) -> None:
         check_expert("high_noise", high)
         check_expert("low_noise", low)
-        super().__init__(high)
-        self.high, self.low, self.boundary = high, low, boundary
+        self.high, self.low, self.boundary = with_shift(high, shift), with_shift(low, shift), boundary
         self.guidance_high = self.guidance_low = 1.0
+        super().__init__(self.high)
 
     def set_conds(self, positive: Any, negative: Any) -> None:
         self.positive, self.negative = positive, negative

@@ -12,7 +12,7 @@ import torch
 from ..engine.sampling.experts import SamplingSettings, StepPlan
 from ..engine.sampling.schedules import TRAIN_TIMESTEPS
 from ..engine.sampling.solvers import Solver, solver_named
-from .experts import ExpertPairGuider, Model, with_shift
+from .experts import ExpertPairGuider, Model
 from .latents import Latent
 
 
@@ -47,7 +47,7 @@ class FlowSampler(comfy.samplers.Sampler):
 def sample(high: Model, low: Model, positive: Any, negative: Any, latent: Latent, seed: int, settings: SamplingSettings) -> Latent:
     """Sample one latent across both experts. Shapes (B, 16, T, H/8, W/8); ValueError for models or latents that do not fit."""
     solver = solver_named(settings.solver)
-    guider = ExpertPairGuider(with_shift(high, settings.shift), with_shift(low, settings.shift), settings.boundary)
+    guider = ExpertPairGuider(high, low, settings.shift, settings.boundary)
     guider.set_conds(positive, negative)
     guider.set_guidance(settings.guidance_high, settings.guidance_low)
     samples = latent["samples"]
@@ -65,5 +65,5 @@ def report(settings: SamplingSettings) -> str:
     """One line that says which expert does what."""
     line = StepPlan.of_settings(settings).describe()
     if settings.acceleration == "regular":
-        line += "; acceleration regular skips no step in this version: the same as none"
+        line += "; acceleration regular: skips no step yet"
     return line

@@ -12,6 +12,12 @@ ACCELERATIONS = ("regular", "none")
 MAX_GUIDANCE = 100.0
 
 
+def check_methods(solver: str, acceleration: str) -> None:
+    """ValueError unless both are names from the tables."""
+    solver_named(solver)
+    check_choice("acceleration", acceleration, ACCELERATIONS)
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """Everything the sampler node asks for besides models, prompts and latent; ValueError names what is out of range."""
@@ -25,8 +31,7 @@ class SamplingSettings:
     boundary: float
 
     def __post_init__(self) -> None:
-        solver_named(self.solver)
-        check_choice("acceleration", self.acceleration, ACCELERATIONS)
+        check_methods(self.solver, self.acceleration)
         check_range("steps", self.steps, 1, MAX_STEPS)
         check_range("shift", self.shift, 0.01, MAX_SHIFT)
         check_range("boundary", self.boundary, 0.0, 1.0)

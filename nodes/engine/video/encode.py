@@ -11,12 +11,18 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace
 
-from ..choices import choose
+from ..choices import check_choice
 from ..frames import to_rgb24
 
 BT709 = 1  # ISO/IEC 23091-2: primaries, transfer and matrix all have code 1
 CRF = {"low": 28, "medium": 23, "high": 18, "maximum": 12}
 PRESETS = {"fast": "veryfast", "balanced": "medium", "small": "slower"}
+
+
+def check_encoder(video_quality: str, video_write_mode: str) -> None:
+    """ValueError unless both are names from the tables."""
+    check_choice("video_quality", video_quality, CRF)
+    check_choice("video_write_mode", video_write_mode, PRESETS)
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,7 @@ class VideoFormat:
     def __post_init__(self) -> None:
         if self.frame_rate <= 0:
             raise ValueError(f"the frame rate is {self.frame_rate}; it must be above 0.")
-        choose("video_quality", self.quality, CRF)
-        choose("video_write_mode", self.write_mode, PRESETS)
+        check_encoder(self.quality, self.write_mode)
 
     @property
     def encoder_options(self) -> dict[str, str]:

@@ -1,0 +1,33 @@
+"""A headless Chromium on the real front end."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from comfyui import ComfyUI
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingNodesWarning": True, "Comfy.Workflow.ShowMissingModelsWarning": True}
+
+
+@pytest.fixture
+def page(server: ComfyUI) -> Iterator[Page]:
+    """The front end, loaded and ready, as a user with ComfyUI's first-run tour behind them."""
+    chromium = os.environ.get("CHROME") or next(filter(None, map(shutil.which, NAMES)), None)
+    if chromium is None:
+        pytest.skip("no Chromium: install Debian's chromium or set CHROME")
+    (server.base / "user" / "default").mkdir(exist_ok=True)
+    (server.base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        page = browser.new_page(viewport={"width": 1900, "height": 1000})
+        page.goto(server.url)
+        page.wait_for_function("() => window.app?.graph && window.app.vueAppReady", timeout=60_000)
+        yield page
+        browser.close()

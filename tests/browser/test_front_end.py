@@ -1,0 +1,60 @@
+"""The shipped workflows in the real front end, as a person meets them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+import videos
+import workflows
+from comfyui import ROOT, ComfyUI, Prompt
+
+FILES = workflows.workflow_files()
+BROKEN_NODES = "() => app.graph.nodes.filter(node => node.has_errors || !node.constructor.nodeData && !node.isVirtualNode).length"
+SET_WIDGETS = """changes => app.graph.nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
+    if (widget.name in changes) widget.value = changes[widget.name]
+})"""
+SCREENSHOTS = ROOT / ".dev" / "screenshots"
+
+
+def open_workflow(page: Page, workflow: workflows.Workflow) -> None:
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(workflow["nodes"]))
+
+
+def screenshot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(500)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def sent_prompt(page: Page) -> Prompt:
+    """What the front end would queue now."""
+    prompt = page.evaluate("async () => JSON.parse(JSON.stringify((await window.app.graphToPrompt()).output))")
+    return {node_id: {"class_type": node["class_type"], "inputs": node["inputs"]} for node_id, node in prompt.items()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_workflows_open_whole(page: Page, path: Path, object_info: dict[str, Any]) -> None:
+    workflow = workflows.shipped(path.stem)
+    open_workflow(page, workflow)
+    screenshot(page, path.stem)
+    assert page.evaluate(BROKEN_NODES) == 0
+    assert page.locator(".p-dialog").count() == 0
+    assert sent_prompt(page) == workflows.to_prompt(workflow, object_info)
+
+
+def test_run_plays_the_video_on_the_node(page: Page, server: ComfyUI, small_prompt: Callable[..., Prompt]) -> None:
+    workflow = workflows.shipped("text_to_video")
+    open_workflow(page, workflow)
+    page.evaluate(SET_WIDGETS, {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "steps": 2, "filename_prefix": "browser/clip"})
+    page.evaluate("() => window.app.queuePrompt(0)")
+    video = page.locator("video").first
+    video.wait_for(state="attached", timeout=60_000)
+    page.wait_for_function("() => { const video = document.querySelector('video'); return video.readyState >= 2 && video.videoWidth === 64 }")
+    screenshot(page, "video_on_node")
+    (saved,) = (server.base / "output" / "browser").glob("*.mp4")
+    assert videos.facts(saved).frames == 17
+    assert page.evaluate("() => document.querySelector('video').duration") == pytest.approx(17 / 16, abs=0.01)

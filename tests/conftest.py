@@ -1,0 +1,48 @@
+"""Fixtures: tiny weights, a real ComfyUI server with the pack, and the shipped workflow made small."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_weights
+import workflows
+from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, link, prepare_base
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with tiny weights under the official names."""
+    import_comfyui()
+    folder = tmp_path_factory.mktemp("models")
+    tiny_weights.write_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    base = prepare_base(tmp_path_factory.mktemp("comfyui"), models=models)
+    link(ROOT / "tests" / "probe", base / "custom_nodes" / "probe")
+    with ComfyUI(base) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def object_info(server: ComfyUI) -> dict[str, Any]:
+    return server.object_info()
+
+
+@pytest.fixture
+def small_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
+    """The shipped text-to-video workflow as a prompt, two steps of 32x32x17; keywords replace widget values by name."""
+
+    def build(**changes: Any) -> Prompt:
+        prompt = workflows.to_prompt(workflows.shipped("text_to_video"), object_info)
+        defaults = {"resolution": "custom", "width": 32, "height": 32, "num_frames": 17, "steps": 2, "seed": 0}
+        for name, value in {**defaults, **changes}.items():
+            (inputs,) = (node["inputs"] for node in prompt.values() if name in node["inputs"])
+            inputs[name] = value
+        return prompt
+
+    return build

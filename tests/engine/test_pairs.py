@@ -1,0 +1,31 @@
+"""What a file name says about the expert it holds."""
+
+import pytest
+
+from engine.pairs import expert_in_name, swapped_names_warning
+
+
+@pytest.mark.parametrize(("name", "expert"), [
+    ("wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", "high"),
+    ("wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors", "low"),
+    ("Wan2_2-T2V-A14B-HIGH_fp8_e4m3fn_scaled_KJ.safetensors", "high"),
+    ("Wan2.2-T2V-A14B-LowNoise-Q8_0.gguf", "low"),
+    ("my-lora-high-v2.safetensors", "high"),
+    ("style_L.safetensors", "low"),
+    ("style_h.safetensors", "high"),
+    ("wan2.1_t2v_14B.safetensors", None),
+    ("slow_motion.safetensors", None),
+    ("yellow_flower.safetensors", None),
+    ("highway_at_night.safetensors", None),
+    ("high_and_low_merged.safetensors", None),
+])
+def test_names(name: str, expert: str | None) -> None:
+    assert expert_in_name(name) == expert
+
+
+def test_only_swapped_names_are_warned_about() -> None:
+    assert swapped_names_warning("wan_high.safetensors", "wan_low.safetensors") is None
+    assert swapped_names_warning("expert_a.safetensors", "expert_b.safetensors") is None
+    warning = swapped_names_warning("wan_low.safetensors", "wan_high.safetensors")
+    assert warning is not None
+    assert "swapped" in warning

@@ -1,0 +1,40 @@
+"""What is in a video file."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    frames: int
+    width: int
+    height: int
+    rate: Fraction
+    codec: str
+    pixel_format: str
+
+    def __str__(self) -> str:
+        return (f"{self.frames} frames, {self.width}x{self.height}, {float(self.rate):g} frames per second, "
+                f"{self.codec} {self.pixel_format}")
+
+
+def facts(path: Path) -> VideoFacts:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        decoded = sum(1 for _ in container.decode(stream))
+        return VideoFacts(decoded, stream.width, stream.height, stream.average_rate, stream.codec_context.name, stream.codec_context.pix_fmt)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """All frames, uint8 (T, H, W, 3)."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def tags(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as container:
+        return dict(container.metadata)
