@@ -1,6 +1,7 @@
 """A real ComfyUI server as a context manager: start it on a folder of its own, queue prompts, read what came out."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import websocket
@@ -165,3 +167,15 @@ def import_comfyui() -> None:
         sys.path.insert(0, str(COMFYUI))
         from comfy.cli_args import args
         args.cpu = True
+        importlib.import_module("utils.extra_config")  # before core's nodes.py puts comfy/utils.py in its way, as main.py does
+
+
+def import_pack() -> ModuleType:
+    """The pack in this process, under a name that is not its folder's, with ComfyUI around it."""
+    import_comfyui()
+    if PACK_FOLDER not in sys.modules:
+        spec = importlib.util.spec_from_file_location(PACK_FOLDER, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        assert spec is not None and spec.loader is not None
+        sys.modules[PACK_FOLDER] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[PACK_FOLDER]

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import tiny_weights
 import workflows
-from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, link, prepare_base
+from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, prepare_base
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     tiny_weights.write_models(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pack(models: Path) -> ModuleType:
+    """The pack imported into this process beside ComfyUI, which finds the tiny weights."""
+    module = import_pack()
+    import folder_paths
+    for name in ("diffusion_models", "text_encoders", "vae"):
+        folder_paths.add_model_folder_path(name, str(models / name))
+    return module
 
 
 @pytest.fixture(scope="session")
