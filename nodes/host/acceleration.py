@@ -1,0 +1,61 @@
+"""Skip the transformer blocks of a step by adding the residual of an earlier one, through ComfyUI's block patches.
+
+The patches live in the options of one model call: nothing is written into the user's models.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+
+BlockPatch = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+BLOCK = "double_block"  # what comfy/ldm/wan/model.py calls its blocks
+
+
+class BlockCache:
+    """What all blocks of one expert added to their input (B, tokens, dim), last time, per conditioning.
+
+    ComfyUI sends conditional and unconditional apart or together in one batch; a residual is kept per conditioning and fits both.
+    """
+
+    def __init__(self, block_count: int) -> None:
+        self.last_block = block_count - 1
+        self.residuals: dict[Any, torch.Tensor] = {}
+        self.block_input: torch.Tensor | None = None
+        self.reusing = False
+
+    def patched(self, options: dict[str, Any], skip: bool) -> dict[str, Any]:
+        """A copy of the model options whose blocks fill this cache or, when `skip`, are replaced by it."""
+        present = options.get("transformer_options", {}).get("patches_replace", {}).get("dit", {})
+        patches = {(BLOCK, index): self._patch(index, skip, present.get((BLOCK, index))) for index in range(self.last_block + 1)}
+        return comfy.patcher_extension.merge_nested_dicts(options, {"transformer_options": {"patches_replace": {"dit": patches}}})
+
+    def _patch(self, index: int, skip: bool, inner: BlockPatch | None) -> BlockPatch:
+        def block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+            image, conditionings = args["img"], args["transformer_options"]["uuids"]
+            if index == 0:
+                self.reusing = skip and self._holds(conditionings, image)
+                self.block_input = image
+            if not self.reusing:
+                result = inner(args, extra) if inner else extra["original_block"](args)
+                if index == self.last_block:
+                    self._remember(conditionings, result["img"])
+                return result
+            return {"img": image + self._residual(conditionings)} if index == 0 else {"img": image}
+
+        return block
+
+    def _remember(self, conditionings: list[Any], output: torch.Tensor) -> None:
+        assert self.block_input is not None, "the last block ran before the first"
+        residual = output - self.block_input
+        self.block_input = None
+        self.residuals |= dict(zip(conditionings, residual.chunk(len(conditionings)), strict=True))
+
+    def _holds(self, conditionings: list[Any], image: torch.Tensor) -> bool:
+        shape = (image.shape[0] // len(conditionings), *image.shape[1:])
+        return all(key in self.residuals and self.residuals[key].shape == shape for key in conditionings)
+
+    def _residual(self, conditionings: list[Any]) -> torch.Tensor:
+        self.block_input = None
+        return torch.cat([self.residuals[key] for key in conditionings])
