@@ -25,12 +25,20 @@ def make_room_at_switch(done: Model, coming: Model, noise_shape: torch.Size, con
 
 
 def _unload(may_leave: Callable[[Any], bool], coming: list[Model], noise_shape: torch.Size, conds: Conds) -> None:
-    if any(_pages_by_itself(expert) for expert in coming):
+    device = coming[0].load_device
+    if shares_memory(device) or any(_pages_by_itself(expert) for expert in coming):
         return
+    management = comfy.model_management
     weights = sum(expert.model_size() - expert.loaded_size() for expert in coming)
     activations, _ = comfy.sampler_helpers.estimate_memory(coming[0], noise_shape, conds)
-    stay = [loaded for loaded in comfy.model_management.current_loaded_models if loaded.model is None or not may_leave(loaded.model.model)]
-    comfy.model_management.free_memory(weights + activations, coming[0].load_device, keep_loaded=stay)
+    needed = 1.1 * weights + max(management.minimum_inference_memory(), activations + management.extra_reserved_memory())  # as load_models_gpu asks
+    stay = [loaded for loaded in management.current_loaded_models if loaded.model is None or not may_leave(loaded.model.model)]
+    management.free_memory(needed, device, keep_loaded=stay)
+
+
+def shares_memory(device: torch.device) -> bool:
+    """On the CPU, models are loaded where they rest: unloading frees nothing."""
+    return device.type == "cpu"
 
 
 def _pages_by_itself(model: Model) -> bool:

@@ -1,0 +1,297 @@
+"""The sampler beside core's: the same pieces, the same results, no more work than needed, and nothing left on the user's models."""
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from sampling_runs import SHAPE, noise
+
+Sample = Callable[..., torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def core(pack: ModuleType) -> ModuleType:
+    """ComfyUI's own nodes."""
+    return importlib.import_module("nodes")
+
+
+@pytest.fixture(scope="module")
+def conditioning(prompts: tuple[torch.Tensor, torch.Tensor]) -> tuple[Any, Any]:
+    positive, negative = ([[prompt[None], {}]] for prompt in prompts)
+    return positive, negative
+
+
+@pytest.fixture
+def calls(experts: tuple[Any, Any]) -> Iterator[list[tuple[str, float, tuple[int, ...]]]]:
+    """(expert, timestep, conditionings) of every call of the network, seen by a model function wrapper as other packs set them."""
+    seen: list[tuple[str, float, tuple[int, ...]]] = []
+    kept = [expert.model_options for expert in experts]
+    for name, expert in zip(("high", "low"), experts, strict=True):
+        def wrapper(apply_model: Any, args: dict[str, Any], name: str = name) -> torch.Tensor:
+            seen.append((name, round(float(args["timestep"][0]) * 1000, 2), tuple(args["cond_or_uncond"])))
+            return apply_model(args["input"], args["timestep"], **args["c"])
+
+        expert.model_options = {**expert.model_options, "model_function_wrapper": wrapper}
+    yield seen
+    for expert, options in zip(experts, kept, strict=True):
+        expert.model_options = options
+
+
+def conditionings(seen: list[tuple[str, float, tuple[int, ...]]], expert: str) -> set[int]:
+    return {branch for name, _, branches in seen if name == expert for branch in branches}
+
+
+@pytest.mark.parametrize("steps", [4, 10, 20, 27])
+def test_euler_equals_cores_two_samplers(core: ModuleType, pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
+                                         sample: Sample, steps: int) -> None:
+    ours = sample("euler", steps, 5.0, (3.5, 4.0), 0.875)
+    high, low = (importlib.import_module("comfy_extras.nodes_model_advanced").ModelSamplingSD3().patch(expert, 5.0)[0] for expert in experts)
+    sigmas = pack.nodes.engine.sampling.experts.Schedule("euler", steps, 5.0).sigmas()
+    split = int((sigmas[:-1] * 1000 >= 875).sum())
+    latent, ksampler = {"samples": torch.zeros(SHAPE)}, core.KSamplerAdvanced()
+    (first,) = ksampler.sample(high, "enable", 1, steps, 3.5, "euler", "simple", *conditioning, latent, 0, split, "enable")
+    (second,) = ksampler.sample(low, "disable", 1, steps, 4.0, "euler", "simple", *conditioning, first, split, 10000, "disable")
+    assert (ours - experts[0].model.process_latent_in(second["samples"])).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("acceleration", ["none", "regular"])
+@pytest.mark.parametrize("solver", ["unipc", "dpm++", "euler"])
+def test_the_pieces_apart_give_the_same_bits(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], sample: Sample,
+                                             solver: str, acceleration: str) -> None:
+    (guider,) = pack.Wan22Guider.execute(*experts, conditioning[0], 3.5, 4.0, 5.0, acceleration, 0.875, negative=conditioning[1]).result
+    (sigmas,) = pack.Wan22Sigmas.execute(12, 5.0, solver, 1.0).result
+    (sampler,) = pack.Wan22Solver.execute(solver).result
+    custom = importlib.import_module("comfy_extras.nodes_custom_sampler")
+    output = custom.SamplerCustomAdvanced.execute(custom.Noise_RandomNoise(1), guider, sampler, sigmas, {"samples": torch.zeros(SHAPE)}).result[0]
+    ours = sample(solver, 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
+    assert torch.equal(experts[0].model.process_latent_in(output["samples"]), ours)
+
+
+@pytest.mark.parametrize("name", ["res_multistep", "heun", "dpmpp_2m", "uni_pc", "euler_ancestral", "euler_cfg_pp", "lcm"])
+def test_core_samplers_follow_the_boundary_too(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], calls: list,
+                                               name: str) -> None:
+    import comfy.samplers
+    guider = pack.nodes.host.sampling.guider(*experts, *conditioning, pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0), 5.0, "regular", 0.875)
+    sigmas = torch.tensor([1.0, 0.93, 0.88, 0.84, 0.5, 0.0])
+    result = guider.sample(noise(), torch.zeros(SHAPE), comfy.samplers.sampler_object(name), sigmas, seed=1)
+    assert result.isfinite().all()
+    assert {expert for expert, t, _ in calls if t >= 875} == {"high"}
+    assert {expert for expert, t, _ in calls if t < 875} == {"low"}
+
+
+@pytest.mark.parametrize(("guidance", "branches"), [((3.5, 4.0), ({0, 1}, {0, 1})), ((1.0, 4.0), ({0}, {0, 1})), ((3.5, 1.0), ({0, 1}, {0}))])
+def test_guidance_one_skips_the_unconditional_call_of_that_expert(sample: Sample, calls: list, guidance: tuple, branches: tuple) -> None:
+    sample("unipc", 6, 5.0, guidance, 0.875)
+    assert (conditionings(calls, "high"), conditionings(calls, "low")) == branches
+    assert len([1 for _, _, b in calls for _ in b]) == sum(len(b) * 3 for b in branches)
+
+
+def test_the_network_sees_the_official_whole_timesteps(sample: Sample, calls: list) -> None:
+    sample("unipc", 27, 5.0, (1.0, 1.0), 0.875)
+    timesteps = [t for _, t, _ in calls]
+    assert timesteps[:3] == [999, 992, 984]
+    assert timesteps[11:13] == [878, 861]
+    assert [name for name, _, _ in calls] == ["high"] * 12 + ["low"] * 15
+
+
+def test_the_negative_prompt_is_only_needed_for_guidance(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
+                                                         sample: Sample) -> None:
+    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+
+    def run(guidance: tuple[float, float]) -> torch.Tensor:
+        guider = sampling.guider(*experts, conditioning[0], None, plan.Guidance(*guidance), 5.0, "none", 0.875)
+        return sampling.sample(guider, {"samples": torch.zeros(SHAPE)}, 1, plan.Schedule("unipc", 4, 5.0))["samples"]
+
+    assert torch.equal(experts[0].model.process_latent_in(run((1.0, 1.0))), sample("unipc", 4, 5.0, (1.0, 1.0), 0.875))
+    with pytest.raises(ValueError, match=r"negative is not connected, but guidance is 1.0 / 4.0.*set both guidance scales to 1"):
+        run((1.0, 4.0))
+
+
+@pytest.mark.parametrize(("boundary", "used"), [(0.0, {"high"}), (1.0, {"low"}), (0.875, {"high", "low"})])
+def test_an_expert_without_steps_is_not_loaded(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch, experts: tuple[Any, Any],
+                                               boundary: float, used: set[str]) -> None:
+    loaded: list[str] = []
+    expert_class = pack.nodes.host.experts.Expert
+    original = expert_class.load
+
+    def load(self: Any, run: Any) -> None:
+        loaded.append("high" if self.model_patcher.model is experts[0].model else "low")
+        original(self, run)
+
+    monkeypatch.setattr(expert_class, "load", load)
+    sample("unipc", 4, 5.0, (1.0, 1.0), boundary)
+    assert sorted(loaded) == sorted(used)
+
+
+def test_a_batch_is_its_single_latents(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], sample: Sample) -> None:
+    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    guider = sampling.guider(*experts, *conditioning, plan.Guidance(3.5, 4.0), 5.0, "regular", 0.875)
+    batch = sampling.sample(guider, {"samples": torch.zeros(3, *SHAPE[1:])}, 1, plan.Schedule("unipc", 12, 5.0))["samples"]
+    first = experts[0].model.process_latent_in(batch)[:1]
+    torch.testing.assert_close(first, sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration="regular"), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(batch[0], batch[1])
+
+
+def test_denoise_stays_near_the_latent_it_starts_from(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
+                                                      sample: Sample) -> None:
+    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    start = experts[0].model.process_latent_out(sample("unipc", 12, 5.0, (1.0, 1.0), 0.875))
+    distance = []
+    for denoise in (0.05, 0.4, 1.0):
+        guider = sampling.guider(*experts, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
+        changed = sampling.sample(guider, {"samples": start}, 2, plan.Schedule("unipc", 12, 5.0, denoise))["samples"]
+        distance.append((changed - start).norm().item())
+    assert distance[0] < distance[1] < distance[2]
+    assert distance[0] < 0.4 * distance[2]
+
+
+def test_a_noise_mask_keeps_what_it_covers(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any]) -> None:
+    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    start = torch.randn(SHAPE)
+    mask = torch.zeros(1, 1, *SHAPE[2:])
+    mask[..., SHAPE[-1] // 2 :] = 1
+    guider = sampling.guider(*experts, *conditioning, plan.Guidance(3.5, 4.0), 5.0, "none", 0.875)
+    result = sampling.sample(guider, {"samples": start, "noise_mask": mask}, 1, plan.Schedule("euler", 4, 5.0))["samples"]
+    kept = SHAPE[-1] // 2
+    torch.testing.assert_close(result[..., :kept], start[..., :kept], rtol=1e-4, atol=1e-4)
+    assert (result[..., kept:] - start[..., kept:]).abs().mean() > 0.1
+
+
+def test_latents_keep_what_travels_with_them_and_lose_the_hints_of_newer_cores(pack: ModuleType, experts: tuple[Any, Any],
+                                                                               conditioning: tuple[Any, Any]) -> None:
+    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    guider = sampling.guider(*experts, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
+    latent = {"samples": torch.zeros(SHAPE), "wan22_num_frames": 10, "downscale_ratio_spacial": 8, "downscale_ratio_temporal": 4}
+    result = sampling.sample(guider, latent, 1, plan.Schedule("unipc", 1, 5.0))
+    assert set(result) == {"samples", "wan22_num_frames"}
+    assert torch.equal(latent["samples"], torch.zeros(SHAPE))
+
+
+def fingerprint(value: Any) -> Any:
+    """A nested structure with tensors and functions by identity, for telling whether anything was changed."""
+    if isinstance(value, dict):
+        return {str(key): fingerprint(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [fingerprint(item) for item in value]
+    return id(value)
+
+
+@pytest.mark.parametrize("acceleration", ["none", "regular"])
+def test_nothing_is_left_on_the_users_models(sample: Sample, experts: tuple[Any, Any], acceleration: str) -> None:
+    def state() -> Any:
+        return [fingerprint([expert.model_options, expert.object_patches, expert.patches, expert.wrappers, expert.callbacks, expert.hook_patches])
+                for expert in experts]
+
+    for expert in experts:
+        expert.detach()
+    before = state()
+    samplings = [expert.model.model_sampling for expert in experts]
+    sample("unipc", 12, 9.0, (3.5, 4.0), 0.875, acceleration=acceleration)
+    assert state() == before
+    for expert, sampling in zip(experts, samplings, strict=True):
+        expert.detach()
+        assert expert.model.model_sampling is sampling
+
+
+class BlockCounter:
+    """Counts how often the blocks of both experts really run."""
+
+    def __init__(self, experts: tuple[Any, Any]) -> None:
+        self.count = 0
+        self.hooks = [block.register_forward_hook(self.increase) for expert in experts for block in expert.model.diffusion_model.blocks]
+
+    def increase(self, *_: Any) -> None:
+        self.count += 1
+
+    def __enter__(self) -> "BlockCounter":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize(("acceleration", "computed_steps"), [("none", 27), ("regular", 18)])
+def test_skipped_steps_run_no_block(sample: Sample, experts: tuple[Any, Any], acceleration: str, computed_steps: int) -> None:
+    blocks = len(experts[0].model.diffusion_model.blocks)
+    with BlockCounter(experts) as counter:
+        sample("unipc", 27, 5.0, (1.0, 1.0), 0.875, acceleration=acceleration)
+    assert counter.count == blocks * computed_steps
+
+
+def test_a_cache_that_skips_nothing_changes_no_bit(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block patches are in place for every step, but the plan lets no step skip: the result is that of `none`."""
+    cache = pack.nodes.host.acceleration.BlockCache
+    original = cache.patched
+    monkeypatch.setattr(cache, "patched", lambda self, options, skip: original(self, options, skip=False))
+    assert torch.equal(sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration="regular"), sample("unipc", 12, 5.0, (3.5, 4.0), 0.875))
+
+
+@pytest.mark.parametrize("acceleration", ["none", "regular"])
+def test_branches_batched_or_apart_give_the_same_video(sample: Sample, monkeypatch: pytest.MonkeyPatch, acceleration: str, calls: list) -> None:
+    import comfy.model_base
+    together = sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
+    assert {branches for _, _, branches in calls} <= {(0, 1), (1, 0)}
+    calls.clear()
+    monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *_, **__: 1e30)
+    apart = sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
+    assert {branches for _, _, branches in calls} == {(0,), (1,)}
+    torch.testing.assert_close(together, apart, rtol=1e-3, atol=1e-3)
+
+
+def test_acceleration_stays_close_and_runs_alike_twice(sample: Sample) -> None:
+    exact = sample("unipc", 27, 5.0, (3.5, 4.0), 0.875)
+    fast = sample("unipc", 27, 5.0, (3.5, 4.0), 0.875, acceleration="regular")
+    assert torch.equal(fast, sample("unipc", 27, 5.0, (3.5, 4.0), 0.875, acceleration="regular"))
+    assert 0 < (fast - exact).norm() / exact.norm() < 0.2
+
+
+def test_block_patches_of_other_packs_keep_working(sample: Sample, experts: tuple[Any, Any]) -> None:
+    seen = []
+
+    def patch(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        seen.append(args["img"].shape)
+        return extra["original_block"](args)
+
+    high = experts[0]
+    kept, high.model_options = high.model_options, dict(high.model_options, transformer_options=dict(high.model_options["transformer_options"]))
+    high.set_model_patch_replace(patch, "dit", "double_block", 0)
+    try:
+        sample("unipc", 27, 5.0, (1.0, 1.0), 0.875, acceleration="regular")
+    finally:
+        high.model_options = kept
+    assert len(seen) == 6  # twelve high steps, six of them computed
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
+def test_boundaries_outside_the_range_are_refused(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], bad: float) -> None:
+    guidance = pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0)
+    with pytest.raises(ValueError, match="boundary is"):
+        pack.nodes.host.sampling.guider(*experts, *conditioning, guidance, 5.0, "none", bad)
+
+
+def test_wrappers_of_both_experts_run_around_the_whole_run(sample: Sample, experts: tuple[Any, Any]) -> None:
+    """OUTER_SAMPLE and PREDICT_NOISE wrappers, as EasyCache and context windows register them."""
+    import comfy.patcher_extension
+    order: list[str] = []
+    kind = comfy.patcher_extension.WrappersMP
+    kept = [(expert.wrappers, expert) for expert in experts]
+    for name, expert in zip(("high", "low"), experts, strict=True):
+        def note(executor: Any, *args: Any, event: str, **kwargs: Any) -> torch.Tensor:
+            order.append(event)
+            return executor(*args, **kwargs)
+
+        expert.wrappers = {}
+        expert.add_wrapper_with_key(kind.OUTER_SAMPLE, "test", functools.partial(note, event=f"outer {name}"))
+        expert.add_wrapper_with_key(kind.PREDICT_NOISE, "test", functools.partial(note, event=name))
+    try:
+        sample("unipc", 4, 5.0, (1.0, 1.0), 0.875)
+    finally:
+        for wrappers, expert in kept:
+            expert.wrappers = wrappers
+    assert order == ["outer high", "outer low", "high", "high", "low", "low"]
