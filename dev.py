@@ -33,12 +33,20 @@ def main() -> int:
     demo.add_argument("--seed", type=int, default=0)
     test = commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
                                "further arguments go to pytest, and then only pytest runs")
-    for command in (demo, test):
+    bench = commands.add_parser("bench", help="measure a claim: python dev.py bench sampling; further arguments go to tests/bench_NAME.py")
+    bench.add_argument("name", choices=sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests").glob("bench_*.py")))
+    calibrate = commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
+                                    add_help=False)
+    for command in (demo, test, bench, calibrate):
         command.add_argument("--comfyui", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
     if rest and options.command == "demo":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     host = existing_host(options.comfyui, options.python) or private_host()
+    if options.command == "calibrate":
+        return host.call("tests/calibrate.py", *(["--own-models"] if host.own_models else []), *rest)
+    if options.command == "bench":
+        return host.call(f"tests/bench_{options.name}.py", *rest)
     return run_demo(host, options) if options.command == "demo" else run_tests(host, rest)
 
 
@@ -53,7 +61,7 @@ class Host:
         self.comfyui, self.python, self.own_models = comfyui, python, own_models
 
     def call(self, *command: str) -> int:
-        environment = {**os.environ, "WAN22_COMFYUI": str(self.comfyui)}
+        environment = {**os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": str(ROOT / "nodes")}
         return subprocess.call([str(self.python), *command], cwd=ROOT, env=environment)
 
 

@@ -161,18 +161,18 @@ class ComfyUI:
                     yield event["type"], event["data"]
 
 
-def import_comfyui() -> None:
-    """Make ComfyUI's own modules importable in this process, on the CPU."""
+def import_comfyui(cpu: bool = True) -> None:
+    """Make ComfyUI's own modules importable in this process, with or without a GPU."""
     if str(COMFYUI) not in sys.path:
         sys.path.insert(0, str(COMFYUI))
         from comfy.cli_args import args
-        args.cpu = True
+        args.cpu = cpu
         importlib.import_module("utils.extra_config")  # before core's nodes.py puts comfy/utils.py in its way, as main.py does
 
 
-def import_pack() -> ModuleType:
+def import_pack(cpu: bool = True) -> ModuleType:
     """The pack in this process, under a name that is not its folder's, with ComfyUI around it."""
-    import_comfyui()
+    import_comfyui(cpu)
     if PACK_FOLDER not in sys.modules:
         spec = importlib.util.spec_from_file_location(PACK_FOLDER, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
         assert spec is not None and spec.loader is not None

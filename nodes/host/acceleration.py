@@ -9,7 +9,10 @@ from typing import Any
 import comfy.patcher_extension
 import torch
 
+from ..engine.sampling.caching import magnitude_ratio
+
 BlockPatch = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+CONDITIONAL, UNCONDITIONAL = 0, 1  # ComfyUI's cond_or_uncond
 BLOCK = "double_block"  # what comfy/ldm/wan/model.py calls its blocks
 
 
@@ -25,6 +28,10 @@ class BlockCache:
         self.block_input: torch.Tensor | None = None
         self.reusing = False
 
+    def clear(self) -> None:
+        self.residuals.clear()
+        self.block_input = None
+
     def patched(self, options: dict[str, Any], skip: bool) -> dict[str, Any]:
         """A copy of the model options whose blocks fill this cache or, when `skip`, are replaced by it."""
         present = options.get("transformer_options", {}).get("patches_replace", {}).get("dit", {})
@@ -33,24 +40,29 @@ class BlockCache:
 
     def _patch(self, index: int, skip: bool, inner: BlockPatch | None) -> BlockPatch:
         def block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-            image, conditionings = args["img"], args["transformer_options"]["uuids"]
+            options = args["transformer_options"]
+            image, conditionings = args["img"], options["uuids"]
             if index == 0:
                 self.reusing = skip and self._holds(conditionings, image)
                 self.block_input = image
             if not self.reusing:
                 result = inner(args, extra) if inner else extra["original_block"](args)
                 if index == self.last_block:
-                    self._remember(conditionings, result["img"])
+                    self._remember(conditionings, options["cond_or_uncond"], result["img"])
                 return result
             return {"img": image + self._residual(conditionings)} if index == 0 else {"img": image}
 
         return block
 
-    def _remember(self, conditionings: list[Any], output: torch.Tensor) -> None:
+    def _remember(self, conditionings: list[Any], branches: list[int], output: torch.Tensor) -> None:
         assert self.block_input is not None, "the last block ran before the first"
-        residual = output - self.block_input
+        residuals = (output - self.block_input).chunk(len(conditionings))
         self.block_input = None
-        self.residuals |= dict(zip(conditionings, residual.chunk(len(conditionings)), strict=True))
+        for key, branch, residual in zip(conditionings, branches, residuals, strict=True):
+            self._keep(key, branch, residual)
+
+    def _keep(self, key: Any, branch: int, residual: torch.Tensor) -> None:
+        self.residuals[key] = residual
 
     def _holds(self, conditionings: list[Any], image: torch.Tensor) -> bool:
         shape = (image.shape[0] // len(conditionings), *image.shape[1:])
@@ -59,3 +71,16 @@ class BlockCache:
     def _residual(self, conditionings: list[Any]) -> torch.Tensor:
         self.block_input = None
         return torch.cat([self.residuals[key] for key in conditionings])
+
+
+class MagnitudeRecorder(BlockCache):
+    """Measures, while every step is computed, by which ratio each branch's residual grows or shrinks from step to step."""
+
+    def __init__(self, block_count: int) -> None:
+        super().__init__(block_count)
+        self.ratios: dict[int, list[float]] = {CONDITIONAL: [], UNCONDITIONAL: []}
+
+    def _keep(self, key: Any, branch: int, residual: torch.Tensor) -> None:
+        previous = self.residuals.get(key)
+        self.ratios[branch].append(1.0 if previous is None else magnitude_ratio(residual, previous))
+        super()._keep(key, branch, residual)

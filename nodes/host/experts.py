@@ -62,12 +62,12 @@ def check_latent(latent: torch.Tensor) -> None:
 class Expert(comfy.samplers.CFGGuider):
     """One expert of a run. `sample` registers its hooks and wrappers and goes on with `then`; `load` makes it the active one."""
 
-    def __init__(self, model: Model, positive: Any, negative: Any, guidance: float, then: Callable[..., torch.Tensor]) -> None:
+    def __init__(self, pair: "ExpertPairGuider", model: Model, guidance: float, then: Callable[..., torch.Tensor]) -> None:
         super().__init__(model)
-        self.set_conds(positive, negative)
+        self.set_conds(pair.positive, pair.negative)
         self.set_cfg(guidance)
         self.then = then
-        self.cache = BlockCache(len(model.model.diffusion_model.blocks))
+        self.cache = pair.new_cache(model)
         self.conds: Any  # copied from the originals by CFGGuider.sample
 
     def outer_sample(self, *args: Any, **_: Any) -> torch.Tensor:
@@ -86,7 +86,7 @@ class Expert(comfy.samplers.CFGGuider):
 
     def leave(self) -> None:
         """Undo `load`, so that memory management may take the weights off the GPU."""
-        self.cache.residuals.clear()
+        self.cache.clear()
         self.model_patcher.cleanup()
         comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
         del self.inner_model, self.loaded_models
@@ -106,6 +106,12 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
         self.guidance, self.boundary, self.plan = guidance, boundary, plan
         super().__init__(self.high)
         self.set_conds(positive, negative)
+
+    def new_cache(self, model: Model) -> BlockCache:
+        return BlockCache(len(model.model.diffusion_model.blocks))
+
+    def patches_blocks(self, plan: StepPlan) -> bool:
+        return any(step.skipped for step in plan.steps)
 
     def set_conds(self, positive: Any, negative: Any) -> None:
         self.positive, self.negative = positive, negative if negative is not None else []
@@ -141,8 +147,9 @@ class Run:
         self.denoise_mask = None
         if denoise_mask is not None:
             self.denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, self.device)
-        self.low = Expert(pair.low, pair.positive, pair.negative, pair.guidance.low, then=self.solve)
-        self.high = Expert(pair.high, pair.positive, pair.negative, pair.guidance.high, then=self.low.sample)
+        self.low = Expert(pair, pair.low, pair.guidance.low, then=self.solve)
+        self.high = Expert(pair, pair.high, pair.guidance.high, then=self.low.sample)
+        self.patches_blocks = pair.patches_blocks(plan)
         self.active: Expert | None = None
 
     def solve(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
@@ -166,7 +173,7 @@ class Run:
         comfy.model_management.throw_exception_if_processing_interrupted()
         expert = self._activate(sigma)
         options = comfy.patcher_extension.merge_nested_dicts(expert.model_options, model_options or {})
-        if any(step.skipped for step in self.plan.steps):
+        if self.patches_blocks:
             options = expert.cache.patched(options, skip=self.plan.steps[self.calls].skipped)
         self.calls += 1
         return expert(x, sigma, options, seed)

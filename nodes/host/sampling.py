@@ -24,6 +24,7 @@ class FlowSampler(comfy.samplers.Sampler):
     def __init__(self, solver: Solver) -> None:
         self.solver = solver
 
+    @torch.no_grad()
     def sample(self, model_wrap: Any, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any, noise: torch.Tensor,
                latent_image: torch.Tensor | None = None, denoise_mask: torch.Tensor | None = None, disable_pbar: bool = False) -> torch.Tensor:
         levels = [float(sigma) for sigma in sigmas]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 MIN_STEPS = 10
 
@@ -46,6 +47,11 @@ def _interpolate(x: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.nda
         return np.zeros_like(x)
     slope = (values[-1] - values[-2]) / (known[-1] - known[-2])
     return np.where(x > known[-1], values[-1] + slope * (x - known[-1]), np.interp(x, known, values))
+
+
+def magnitude_ratio(residual: torch.Tensor, previous: torch.Tensor) -> float:
+    """Mean over tokens of |residual| / |previous|, both (B, tokens, dim), as MagCache's calibration measures it."""
+    return (residual.float().norm(dim=-1) / previous.float().norm(dim=-1)).mean().item()
 
 
 def plan_skips(timesteps: Sequence[float], curve: MagnitudeCurve, settings: CacheSettings) -> tuple[bool, ...]:

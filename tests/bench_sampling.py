@@ -1,0 +1,194 @@
+"""Sampling time and memory: ours against core's two KSamplerAdvanced, same experts, same steps, one process per contender, alternating.
+
+    python dev.py bench sampling                         on this machine's CPU or GPU, experts of moderate size
+    python dev.py bench sampling --size 14b --frames 81  the real shape with random weights, needs a GPU with 80 GB or offloading
+
+Prints time and peak memory ratios against core, model calls and time of `none` and `regular`, and draws the schedule (.dev/bench/schedule.png).
+"""
+
+import argparse
+import functools
+import importlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from comfyui import ROOT, has_gpu, import_pack
+
+SIZES = {"moderate": {"dim": 512, "ffn_dim": 2048, "num_layers": 8}, "14b": {"dim": 5120, "ffn_dim": 13824, "num_layers": 40}}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+CONTENDERS = ("core", "ours", "ours regular", "ours unipc")
+SHIFT, GUIDANCE, BOUNDARY = 5.0, (3.5, 4.0), 0.875
+RESULTS = ROOT / ".dev" / "bench"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="moderate")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16" if has_gpu() else "float32")
+    parser.add_argument("--width", type=int, default=832 if has_gpu() else 256)
+    parser.add_argument("--height", type=int, default=480 if has_gpu() else 256)
+    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        print(json.dumps(measure(options)))
+        return
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    for turn in range(options.rounds):
+        for name in CONTENDERS if turn % 2 == 0 else reversed(CONTENDERS):
+            runs[name].append(in_own_process(name))
+            print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
+    print_table(runs)
+    print(f"schedule drawn to {draw_schedule()}")
+
+
+def in_own_process(contender: str) -> dict[str, float]:
+    output = subprocess.check_output([sys.executable, *sys.argv, "--contender", contender], text=True, stderr=subprocess.DEVNULL)
+    return json.loads(output.splitlines()[-1])
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds, peak memory, model calls and the pause at the expert switch of one run, after a warm-up of two steps."""
+    pack = import_pack(cpu=not has_gpu())
+    experts = tuple(random_expert(options, seed) for seed in (1, 2))
+    calls: list[Call] = []
+    computed: list[int] = []
+    for name, expert in zip(("high", "low"), experts, strict=True):
+        expert.set_model_unet_function_wrapper(functools.partial(timed_call, calls, name))
+        expert.model.diffusion_model.blocks[0].register_forward_hook(lambda block, args, output: computed.append(len(output)))
+    run = contender(pack, options, experts)
+    run(2)
+    calls.clear()
+    computed.clear()
+    reset_peak()
+    start = time.perf_counter()
+    run(options.steps)
+    seconds = time.perf_counter() - start
+    pause = next(call.begin for call in calls if call.expert == "low") - max(call.end for call in calls if call.expert == "high")
+    return {"seconds": seconds, "peak_mb": peak_mb(), "model_calls": sum(computed), "switch_seconds": pause}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an expert, in seconds."""
+
+    expert: str
+    begin: float
+    end: float
+
+
+def timed_call(calls: list[Call], expert: str, apply: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
+    begin = now()
+    output = apply(args["input"], args["timestep"], **args["c"])
+    calls.append(Call(expert, begin, now()))
+    return output
+
+
+def now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def random_expert(options: argparse.Namespace, seed: int) -> Any:
+    """A Wan expert of the asked size with random weights, through core's loader."""
+    import comfy.ldm.wan.model
+    import comfy.ops
+    import comfy.sd
+    size = SIZES[options.size]
+    with torch.device("meta"):
+        shapes = comfy.ldm.wan.model.WanModel(model_type="t2v", num_heads=size["dim"] // 128, operations=comfy.ops.disable_weight_init, **size)
+    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    generator = torch.Generator(device).manual_seed(seed)
+    dtype = torch.float32 if options.dtype == "float32" else torch.bfloat16
+    weights = {name: (torch.randn(tensor.shape, generator=generator, device=device, dtype=dtype) * 0.02).cpu()
+               for name, tensor in shapes.state_dict().items()}
+    return comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": DTYPES[options.dtype]})
+
+
+def contender(pack: Any, options: argparse.Namespace, experts: tuple[Any, Any]) -> Callable[[int], None]:
+    positive, negative = ([[torch.randn(1, 512, 4096, generator=torch.manual_seed(seed)), {}]] for seed in (1, 2))
+    latent = {"samples": torch.zeros(1, 16, (options.frames - 1) // 4 + 1, options.height // 8, options.width // 8)}
+    if options.contender == "core":
+        return lambda steps: core_run(experts, positive, negative, latent, steps)
+    plan, sampling = pack.nodes.engine.sampling.experts, pack.nodes.host.sampling
+    acceleration = "regular" if "regular" in options.contender else "none"
+    solver = "unipc" if "unipc" in options.contender else "euler"
+    guider = sampling.guider(*experts, positive, negative, plan.Guidance(*GUIDANCE), SHIFT, acceleration, BOUNDARY)
+    return lambda steps: sampling.sample(guider, latent, 1, plan.Schedule(solver, steps, SHIFT))
+
+
+def core_run(experts: tuple[Any, Any], positive: Any, negative: Any, latent: dict[str, Any], steps: int) -> None:
+    """Core's template: two KSamplerAdvanced with euler and simple, split where the boundary falls."""
+    nodes = importlib.import_module("nodes")
+    from engine.sampling.schedules import euler_sigmas
+    shift = importlib.import_module("comfy_extras.nodes_model_advanced").ModelSamplingSD3()
+    high, low = (shift.patch(expert, SHIFT)[0] for expert in experts)
+    split = int((euler_sigmas(steps, SHIFT)[:-1] * 1000 >= BOUNDARY * 1000).sum())
+    sample = nodes.KSamplerAdvanced().sample
+    (first,) = sample(high, "enable", 1, steps, GUIDANCE[0], "euler", "simple", positive, negative, latent, 0, split, "enable")
+    sample(low, "disable", 1, steps, GUIDANCE[1], "euler", "simple", positive, negative, first, split, 10000, "disable")
+
+
+def reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_mb() -> float:
+    """Peak of GPU memory since `reset_peak`, or of the whole process on the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def print_table(runs: dict[str, list[dict[str, float]]]) -> None:
+    median = {name: {key: statistics.median(run[key] for run in of_name) for key in of_name[0]} for name, of_name in runs.items()}
+    core = median["core"]
+    print(f"\n{'contender':<14}{'model calls':>12}{'seconds':>10}{'ratio':>8}{'per call':>10}{'peak MB':>10}{'ratio':>8}{'switch s':>10}")
+    for name, of_name in median.items():
+        per_call = (of_name["seconds"] / of_name["model_calls"]) / (core["seconds"] / core["model_calls"])
+        print(f"{name:<14}{of_name['model_calls']:>12.0f}{of_name['seconds']:>10.2f}{of_name['seconds'] / core['seconds']:>8.3f}{per_call:>10.3f}"
+              f"{of_name['peak_mb']:>10.0f}{of_name['peak_mb'] / core['peak_mb']:>8.3f}{of_name['switch_seconds']:>10.3f}")
+
+
+def draw_schedule() -> str:
+    """Sigma over steps at the hosted defaults, coloured by expert, skipped steps hollow."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from engine.sampling.experts import Guidance, Schedule, plan_steps
+    from engine.sampling.solvers import SOLVERS
+    sigmas = Schedule("unipc", 27, SHIFT).sigmas().tolist()[:-1]
+    plan = plan_steps(sigmas, [SOLVERS["unipc"].timestep(sigma) for sigma in sigmas], BOUNDARY, Guidance(*GUIDANCE), "regular")
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axes.plot(range(1, len(sigmas) + 1), sigmas, color="0.8", zorder=1)
+    axes.axhline(BOUNDARY, color="0.5", linestyle=":", zorder=1)
+    axes.annotate(f"boundary {BOUNDARY}", (0.6, BOUNDARY - 0.015), va="top", color="0.4")
+    for name, colour, high in (("high-noise expert", "tab:orange", True), ("low-noise expert", "tab:blue", False)):
+        for skipped in (False, True):
+            points = [(index, step.sigma) for index, step in enumerate(plan.steps, 1) if step.high is high and step.skipped is skipped]
+            label = f"{name}, {'skipped' if skipped else 'computed'}: {len(points)}"
+            axes.scatter(*zip(*points, strict=True), s=45, zorder=2, label=label, edgecolors=colour, facecolors="white" if skipped else colour)
+    axes.set(xlabel="step", ylabel="sigma", title=plan.describe(), ylim=(0, 1.03))
+    axes.title.set_fontsize(8)
+    axes.legend(frameon=False, loc="lower left")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    figure.savefig(RESULTS / "schedule.png", dpi=120)
+    return str(RESULTS / "schedule.png")
+
+
+if __name__ == "__main__":
+    main()
