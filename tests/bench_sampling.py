@@ -7,7 +7,6 @@ Prints time and peak memory ratios against core, model calls and time of `none` 
 """
 
 import argparse
-import functools
 import importlib
 import json
 import resource
@@ -65,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     calls: list[Call] = []
     computed: list[int] = []
     for name, expert in zip(("high", "low"), experts, strict=True):
-        expert.set_model_unet_function_wrapper(functools.partial(timed_call, calls, name))
+        expert.set_model_unet_function_wrapper(timing_wrapper(calls, name))
         expert.model.diffusion_model.blocks[0].register_forward_hook(lambda block, args, output: computed.append(len(output)))
     run = contender(pack, options, experts)
     run(2)
@@ -88,11 +87,16 @@ class Call:
     end: float
 
 
-def timed_call(calls: list[Call], expert: str, apply: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
-    begin = now()
-    output = apply(args["input"], args["timestep"], **args["c"])
-    calls.append(Call(expert, begin, now()))
-    return output
+def timing_wrapper(calls: list[Call], expert: str) -> Callable[..., torch.Tensor]:
+    """A closure, because cloning a model copies everything else that is in its options."""
+
+    def timed(apply: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
+        begin = now()
+        output = apply(args["input"], args["timestep"], **args["c"])
+        calls.append(Call(expert, begin, now()))
+        return output
+
+    return timed
 
 
 def now() -> float:
@@ -154,10 +158,12 @@ def peak_mb() -> float:
 
 
 def print_table(runs: dict[str, list[dict[str, float]]]) -> None:
-    median = {name: {key: statistics.median(run[key] for run in of_name) for key in of_name[0]} for name, of_name in runs.items()}
-    core = median["core"]
+    """Median times and smallest peaks: what other processes and the allocator add varies from run to run, and only adds."""
+    typical = {name: {key: (min if key == "peak_mb" else statistics.median)(run[key] for run in of_name) for key in of_name[0]}
+               for name, of_name in runs.items()}
+    core = typical["core"]
     print(f"\n{'contender':<14}{'model calls':>12}{'seconds':>10}{'ratio':>8}{'per call':>10}{'peak MB':>10}{'ratio':>8}{'switch s':>10}")
-    for name, of_name in median.items():
+    for name, of_name in typical.items():
         per_call = (of_name["seconds"] / of_name["model_calls"]) / (core["seconds"] / core["model_calls"])
         print(f"{name:<14}{of_name['model_calls']:>12.0f}{of_name['seconds']:>10.2f}{of_name['seconds'] / core['seconds']:>8.3f}{per_call:>10.3f}"
               f"{of_name['peak_mb']:>10.0f}{of_name['peak_mb'] / core['peak_mb']:>8.3f}{of_name['switch_seconds']:>10.3f}")
