@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes.decode import Wan22Decode
 from .nodes.experts import Wan22ExpertLoader
 from .nodes.latent import Wan22EmptyLatent
+from .nodes.lora import Wan22ApplyLoRAs, Wan22LoRA
 from .nodes.sampling import Wan22Guider, Wan22Sampler, Wan22Sigmas, Wan22Solver
 from .nodes.text import Wan22TextEncode, Wan22TextEncoderLoader
 from .nodes.video import Wan22SaveVideo
@@ -16,6 +17,8 @@ class Wan22Extension(ComfyExtension):
             Wan22TextEncoderLoader,
             Wan22TextEncode,
             Wan22ExpertLoader,
+            Wan22LoRA,
+            Wan22ApplyLoRAs,
             Wan22EmptyLatent,
             Wan22Sampler,
             Wan22Guider,

@@ -8,6 +8,8 @@ DOWNLOADS: dict[str, dict[str, str]] = {
         "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors")},
     "text_encoders": {name: f"{_WAN21}/text_encoders/{name}" for name in (
         "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "umt5_xxl_fp16.safetensors")},
+    "loras": {name: f"{_WAN22}/loras/{name}" for name in (
+        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors")},
     "vae": {"wan_2.1_vae.safetensors": f"{_WAN22}/vae/wan_2.1_vae.safetensors"},
 }
 

@@ -2,15 +2,36 @@
 
 import re
 
-WORDS = {"high": {"high", "highnoise", "h"}, "low": {"low", "lownoise", "l"}}
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+SPELLINGS = {"high": {"high", "highnoise", "hinoise"}, "low": {"low", "lownoise"}}
+LETTERS = {"h": "high", "l": "low"}
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_LETTER = re.compile(r"(?<![A-Za-z0-9])[hlHL](?![A-Za-z0-9])")
 
 
-def expert_in_name(name: str) -> str | None:
-    """"high", "low", or None when the name says neither or both; words end at case changes, digits and punctuation."""
-    words = {word.lower() for word in _WORD.findall(name)}
-    said = [expert for expert, spellings in WORDS.items() if words & spellings]
-    return said[0] if len(said) == 1 else None
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _mentions(name: str) -> list[tuple[int, int, str]]:
+    """(start, end, expert) of every word that says an expert; words end at case changes, digits and punctuation."""
+    words = [(match, next((expert for expert, spelled in SPELLINGS.items() if match[0].lower() in spelled), None)) for match in _WORD.finditer(name)]
+    letters = [(match, LETTERS[match[0].lower()]) for match in _LETTER.finditer(name)]
+    return [(match.start(), match.end(), expert) for match, expert in (*words, *letters) if expert]
+
+
+def expert_in_name(path: str) -> str | None:
+    """"high", "low", or None when the file name says neither or both."""
+    said = {expert for _, _, expert in _mentions(_file_name(path))}
+    return said.pop() if len(said) == 1 else None
+
+
+def without_expert(path: str) -> str:
+    """The path with the words for the expert, and the rank, which pairs may differ in, taken out."""
+    name = _file_name(path)
+    folder = path[: len(path) - len(name)]
+    for start, end, _ in sorted(_mentions(name), reverse=True):
+        name = f"{name[:start]}*{name[end:]}"
+    return folder + re.sub(r"rank_?\d+", "rank", name.lower())
 
 
 def swapped_names_warning(high_noise_model: str, low_noise_model: str) -> str | None:

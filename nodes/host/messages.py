@@ -13,6 +13,15 @@ def warn(node_id: str | None, text: str) -> None:
     show(node_id, f"Warning: {text}")
 
 
+def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
+    """Several lines, each in the log, all on the node; warnings first."""
+    for warning in warnings:
+        log.warning("[Wan 2.2] %s", warning)
+    for line in lines:
+        log.info("[Wan 2.2] %s", line)
+    show(node_id, "\n".join([*(f"Warning: {warning}" for warning in warnings), *lines]))
+
+
 def show(node_id: str | None, text: str) -> None:
     """Text on a node while and after it runs."""
     server = getattr(PromptServer, "instance", None)

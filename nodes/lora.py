@@ -1,0 +1,65 @@
+"""LoRAs: a stack of files, and the node that puts it on both experts."""
+
+from comfy_api.latest import io
+
+from .engine.lora.routing import MAX_SCALE, TARGETS, LoraChoice
+from .host import lora as loras_host
+from .host import messages, models
+from .sockets import LoraStack
+from .widgets import CATEGORY, verdict
+
+
+def check_choice_of_lora(lora: str, scale: float, transformer: str) -> None:
+    """ValueError unless the file is there and scale and target are in their ranges."""
+    loras_host.lora_path(lora)
+    LoraChoice(lora, scale, transformer)
+
+
+class Wan22LoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22LoRA",
+            display_name="Wan 2.2 LoRA",
+            category=CATEGORY,
+            description="One LoRA of a stack, for one expert or both. Chain several; Wan 2.2 Apply LoRAs puts them on the models.",
+            inputs=[
+                io.Combo.Input("lora", options=models.model_names("loras"), tooltip="File in models/loras; any trainer's format for Wan."),
+                io.Float.Input("scale", default=1.0, min=-MAX_SCALE, max=MAX_SCALE, step=0.05, tooltip="Strength. 0 changes nothing."),
+                io.Combo.Input("transformer", options=list(TARGETS), default="auto",
+                               tooltip="auto: a file with both experts is split; a file named high or low goes there, and its partner file to the "
+                                       "other; any other file goes to both."),
+                LoraStack.Input("stack", optional=True, tooltip="LoRAs to put on before this one."),
+            ],
+            outputs=[LoraStack.Output("loras", display_name="loras")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora: str | None = None, scale: float | None = None, transformer: str | None = None) -> bool | str:
+        return verdict(check_choice_of_lora, lora, scale, transformer)
+
+    @classmethod
+    def execute(cls, lora: str, scale: float, transformer: str, stack: tuple[LoraChoice, ...] = ()) -> io.NodeOutput:
+        return io.NodeOutput((*(stack or ()), LoraChoice(lora, scale, transformer)))
+
+
+class Wan22ApplyLoRAs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22ApplyLoRAs",
+            display_name="Wan 2.2 Apply LoRAs",
+            category=CATEGORY,
+            description="Puts a stack of LoRAs on both experts, each on the one it was made for, and reports what every file did.",
+            inputs=[io.Model.Input("high_noise", tooltip="The high-noise expert."), io.Model.Input("low_noise", tooltip="The low-noise expert."),
+                    LoraStack.Input("loras", tooltip="From Wan 2.2 LoRA.")],
+            outputs=[io.Model.Output("high", display_name="high"), io.Model.Output("low", display_name="low"),
+                     io.String.Output("report", display_name="report")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, loras: tuple[LoraChoice, ...]) -> io.NodeOutput:
+        high, low, lines, warnings = loras_host.apply(high_noise, low_noise, loras)
+        messages.report(cls.hidden.unique_id, lines, warnings)
+        return io.NodeOutput(high, low, "\n".join(lines))

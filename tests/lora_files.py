@@ -1,0 +1,164 @@
+"""LoRA files in every family of the field, with a known difference for known modules of a tiny expert."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from engine.lora.families import diffusers_name
+
+MODULES = ("blocks.0.self_attn.q", "blocks.1.cross_attn.o", "blocks.0.ffn.0", "blocks.1.ffn.2")
+RANK, ALPHA = 4, 2.0
+Tensors = dict[str, torch.Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file's tensors and the weight differences it stands for at scale 1, by module; `low` where they differ for the low expert."""
+
+    tensors: Tensors
+    delta: Tensors
+    low: Tensors = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def factors(shapes: Shapes, seed: int = 0) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    made = {}
+    for module in MODULES:
+        out, inner = shapes[f"{module}.weight"]
+        made[module] = torch.randn(out, RANK, generator=generator) / 4, torch.randn(RANK, inner, generator=generator) / 4
+    return made
+
+
+def low_rank(prefix: str, spell: Callable[[str], str], up: str, down: str, alpha: str | None = None) -> Callable[[Shapes], Known]:
+    """A writer for families that differ only in how they spell the keys."""
+
+    def write(shapes: Shapes) -> Known:
+        tensors, delta = {}, {}
+        for module, (b, a) in factors(shapes).items():
+            key = prefix + spell(module)
+            tensors |= {key + up: b, key + down: a}
+            if alpha:
+                tensors[key + alpha] = torch.tensor(ALPHA)
+            delta[module] = b @ a * (ALPHA / RANK if alpha else 1.0)
+        return Known(tensors, delta)
+
+    return write
+
+
+def both_experts(shapes: Shapes) -> Known:
+    tensors, delta, low = {}, {}, {}
+    for prefix, seed, into in (("transformer.", 1, delta), ("transformer_2.", 2, low)):
+        for module, (b, a) in factors(shapes, seed).items():
+            key = prefix + diffusers_name(module)
+            tensors |= {f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}
+            into[module] = b @ a
+    return Known(tensors, delta, low)
+
+
+def rank_stabilised(shapes: Shapes) -> Known:
+    plain = low_rank("base_model.model.", str, ".lora_B.default.weight", ".lora_A.default.weight", ".alpha")(shapes)
+    return Known(plain.tensors, {module: delta * math.sqrt(RANK) for module, delta in plain.delta.items()},
+                 metadata={"lora_adapter_metadata": '{"use_rslora": true}'})
+
+
+def alpha_in_metadata(shapes: Shapes) -> Known:
+    plain = low_rank("transformer.", diffusers_name, ".lora_B.weight", ".lora_A.weight")(shapes)
+    return Known(plain.tensors, {module: delta * ALPHA / RANK for module, delta in plain.delta.items()},
+                 metadata={"lora_adapter_metadata": f'{{"transformer.lora_alpha": {ALPHA}}}'})
+
+
+def differences(shapes: Shapes) -> Known:
+    """lightx2v's rank-less form: weights, biases, modulation."""
+    generator = torch.Generator().manual_seed(3)
+    tensors, delta = {}, {}
+    for module in MODULES:
+        delta[module] = torch.randn(shapes[f"{module}.weight"], generator=generator) / 8
+        delta[f"{module}.bias"] = torch.randn(shapes[f"{module}.bias"], generator=generator) / 8
+        tensors |= {f"diffusion_model.{module}.diff": delta[module], f"diffusion_model.{module}.diff_b": delta[f"{module}.bias"]}
+    for module in ("blocks.0", "head"):
+        delta[f"{module}.modulation"] = torch.randn(shapes[f"{module}.modulation"], generator=generator) / 8
+        tensors[f"diffusion_model.{module}.diff_m"] = delta[f"{module}.modulation"]
+    return Known(tensors, delta)
+
+
+def with_bias(shapes: Shapes) -> Known:
+    plain = low_rank("diffusion_model.", str, ".lora_B.weight", ".lora_A.weight", ".alpha")(shapes)
+    generator = torch.Generator().manual_seed(4)
+    tensors, delta = dict(plain.tensors), dict(plain.delta)
+    for module in MODULES:
+        bias = torch.randn(shapes[f"{module}.bias"], generator=generator)
+        tensors[f"diffusion_model.{module}.lora_B.bias"] = bias
+        delta[f"{module}.bias"] = bias * ALPHA / RANK
+    return Known(tensors, delta)
+
+
+def loha(shapes: Shapes) -> Known:
+    tensors, delta = {}, {}
+    for (module, (b1, a1)), (b2, a2) in zip(factors(shapes, 5).items(), factors(shapes, 6).values(), strict=True):
+        key = "lora_unet_" + module.replace(".", "_")
+        tensors |= {f"{key}.hada_w1_a": b1, f"{key}.hada_w1_b": a1, f"{key}.hada_w2_a": b2, f"{key}.hada_w2_b": a2}
+        tensors[f"{key}.alpha"] = torch.tensor(ALPHA)
+        delta[module] = (b1 @ a1) * (b2 @ a2) * ALPHA / RANK
+    return Known(tensors, delta)
+
+
+def lokr(shapes: Shapes) -> Known:
+    generator = torch.Generator().manual_seed(7)
+    tensors, delta = {}, {}
+    for module in MODULES:
+        out, inner = shapes[f"{module}.weight"]
+        w1 = torch.randn(4, 8, generator=generator)
+        a, b = torch.randn(out // 4, RANK, generator=generator) / 8, torch.randn(RANK, inner // 8, generator=generator) / 8
+        key = "lycoris_" + diffusers_name(module).replace(".", "_")
+        tensors |= {f"{key}.lokr_w1": w1, f"{key}.lokr_w2_a": a, f"{key}.lokr_w2_b": b, f"{key}.alpha": torch.tensor(ALPHA)}
+        delta[module] = torch.kron(w1, a @ b) * ALPHA / RANK
+    return Known(tensors, delta)
+
+
+def underscored(module: str) -> str:
+    return module.replace(".", "_")
+
+
+def underscored_diffusers(module: str) -> str:
+    return diffusers_name(module).replace(".", "_")
+
+
+UP_DOWN = (".lora_up.weight", ".lora_down.weight", ".alpha")
+B_A = (".lora_B.weight", ".lora_A.weight")
+FAMILIES: dict[str, Callable[[Shapes], Known]] = {
+    "kohya, musubi-tuner": low_rank("lora_unet_", underscored, *UP_DOWN),
+    "diffusion-pipe, ai-toolkit": low_rank("diffusion_model.", str, *B_A),
+    "ai-toolkit with adapter name": low_rank("diffusion_model.", str, ".lora_B.default.weight", ".lora_A.default.weight"),
+    "lightx2v, Kijai": low_rank("diffusion_model.", str, *UP_DOWN),
+    "differences": differences,
+    "bare": low_rank("", str, ".lora_B.default.weight", ".lora_A.default.weight"),
+    "DiffSynth": low_rank("pipe.dit.", str, ".lora_B.default.weight", ".lora_A.default.weight"),
+    "diffusers": low_rank("transformer.", diffusers_name, *B_A),
+    "diffusers, alpha in metadata": alpha_in_metadata,
+    "diffusers, both experts": both_experts,
+    "transformer, native names": low_rank("transformer.", str, *B_A),
+    "PEFT": low_rank("base_model.model.", str, ".lora_B.weight", ".lora_A.weight", ".alpha"),
+    "PEFT around diffusion_model": low_rank("base_model.model.diffusion_model.", str, ".lora_B.default.weight", ".lora_A.default.weight"),
+    "PEFT, rank-stabilised": rank_stabilised,
+    "LyCORIS LoKr, diffusers names": lokr,
+    "LyCORIS, native names": low_rank("lycoris_", underscored, *UP_DOWN),
+    "LoHa": loha,
+    "Wan-Fun": low_rank("lora_unet__", underscored, *UP_DOWN),
+    "OneTrainer": low_rank("lora_transformer_", underscored, *UP_DOWN),
+    "OneTrainer, diffusers names": low_rank("lora_transformer_", underscored_diffusers, *UP_DOWN),
+    "LoRA with bias": with_bias,
+}
+
+
+def weight(model: Any, key: str) -> torch.Tensor:
+    """A parameter as the patched model would use it, in float32."""
+    import comfy.lora
+    import comfy.utils
+    full = f"diffusion_model.{key}"
+    original = comfy.utils.get_attr(model.model, full).detach().clone().float()
+    return comfy.lora.calculate_weight(model.patches[full], original, full) if full in model.patches else original
