@@ -18,7 +18,7 @@ class Wan22SaveVideo(io.ComfyNode):
             inputs=[
                 io.Video.Input("video"),
                 io.String.Input("filename_prefix", default="video/Wan22",
-                                tooltip="Below ComfyUI's output folder; %date:yyyy-MM-dd%, %width% and %height% are filled in."),
+                                tooltip="Below ComfyUI's output folder; %year%, %month%, %day%, %width% and %height% are filled in."),
                 io.Combo.Input("video_quality", options=list(CRF), default="high",
                                tooltip="Picture quality: " + ", ".join(f"{name} is CRF {crf}" for name, crf in CRF.items()) + "."),
                 io.Combo.Input("video_write_mode", options=list(PRESETS), default="balanced",
@@ -30,8 +30,9 @@ class Wan22SaveVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, video_quality: str | None = None, video_write_mode: str | None = None) -> bool | str:
-        return verdict(check_encoder, video_quality, video_write_mode)
+    def validate_inputs(cls, filename_prefix: str | None = None, video_quality: str | None = None, video_write_mode: str | None = None) -> bool | str:
+        encoder = verdict(check_encoder, video_quality, video_write_mode)
+        return verdict(videos.check_prefix, filename_prefix) if encoder is True else encoder
 
     @classmethod
     def execute(cls, video: io.Video.Type, filename_prefix: str, video_quality: str, video_write_mode: str,

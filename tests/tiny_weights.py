@@ -25,6 +25,7 @@ def write_models(folder: Path) -> None:
     (folder / "diffusion_models").mkdir(parents=True, exist_ok=True)
     (folder / "text_encoders").mkdir(exist_ok=True)
     (folder / "vae").mkdir(exist_ok=True)
+    (folder / "loras").mkdir(exist_ok=True)
     save_file(fp8_scaled(expert(seed=1)), folder / "diffusion_models" / HIGH)
     save_file(fp8_scaled(expert(seed=2)), folder / "diffusion_models" / LOW)
     save_file(fp8_scaled(text_encoder(seed=3), keep="shared", marker=0), folder / "text_encoders" / TEXT_ENCODER)

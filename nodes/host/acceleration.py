@@ -10,6 +10,7 @@ import comfy.patcher_extension
 import torch
 
 from ..engine.sampling.caching import magnitude_ratio
+from .messages import log
 
 BlockPatch = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 CONDITIONAL, UNCONDITIONAL = 0, 1  # ComfyUI's cond_or_uncond
@@ -27,6 +28,9 @@ class BlockCache:
         self.residuals: dict[Any, torch.Tensor] = {}
         self.block_input: torch.Tensor | None = None
         self.reusing = False
+        self.seen: set[Any] = set()
+        self.ambiguous = False
+        self.patches: dict[bool, dict[tuple[str, int], BlockPatch]] = {}
 
     def clear(self) -> None:
         self.residuals.clear()
@@ -34,16 +38,19 @@ class BlockCache:
 
     def patched(self, options: dict[str, Any], skip: bool) -> dict[str, Any]:
         """A copy of the model options whose blocks fill this cache or, when `skip`, are replaced by it."""
-        present = options.get("transformer_options", {}).get("patches_replace", {}).get("dit", {})
-        patches = {(BLOCK, index): self._patch(index, skip, present.get((BLOCK, index))) for index in range(self.last_block + 1)}
-        return comfy.patcher_extension.merge_nested_dicts(options, {"transformer_options": {"patches_replace": {"dit": patches}}})
+        self.seen.clear()
+        if skip not in self.patches:
+            present = options.get("transformer_options", {}).get("patches_replace", {}).get("dit", {})
+            self.patches[skip] = {(BLOCK, index): self._patch(index, skip, present.get((BLOCK, index))) for index in range(self.last_block + 1)}
+        return comfy.patcher_extension.merge_nested_dicts(options, {"transformer_options": {"patches_replace": {"dit": self.patches[skip]}}})
 
     def _patch(self, index: int, skip: bool, inner: BlockPatch | None) -> BlockPatch:
         def block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
             options = args["transformer_options"]
             image, conditionings = args["img"], options["uuids"]
             if index == 0:
-                self.reusing = skip and self._holds(conditionings, image)
+                self._note(conditionings)
+                self.reusing = skip and not self.ambiguous and self._holds(conditionings, image)
                 self.block_input = image
             if not self.reusing:
                 result = inner(args, extra) if inner else extra["original_block"](args)
@@ -55,7 +62,8 @@ class BlockCache:
         return block
 
     def _remember(self, conditionings: list[Any], branches: list[int], output: torch.Tensor) -> None:
-        assert self.block_input is not None, "the last block ran before the first"
+        if self.block_input is None:  # another pack's patch took the first block's place
+            return
         residuals = (output - self.block_input).chunk(len(conditionings))
         self.block_input = None
         for key, branch, residual in zip(conditionings, branches, residuals, strict=True):
@@ -63,6 +71,14 @@ class BlockCache:
 
     def _keep(self, key: Any, branch: int, residual: torch.Tensor) -> None:
         self.residuals[key] = residual
+
+    def _note(self, conditionings: list[Any]) -> None:
+        """Context windows and skip-layer guidance evaluate one conditioning several times in a step: then a residual fits none of them."""
+        if not self.ambiguous and not self.seen.isdisjoint(conditionings):
+            self.ambiguous = True
+            self.residuals.clear()
+            log.info("[Wan 2.2] acceleration off: another node evaluates a prompt more than once per step")
+        self.seen.update(conditionings)
 
     def _holds(self, conditionings: list[Any], image: torch.Tensor) -> bool:
         shape = (image.shape[0] // len(conditionings), *image.shape[1:])

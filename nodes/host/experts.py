@@ -15,8 +15,10 @@ import torch
 from ..engine.checkpoints import T2V_CHANNELS
 from ..engine.choices import check_range
 from ..engine.sampling.experts import Guidance, StepPlan, is_high_noise
+from ..engine.sampling.schedules import TRAIN_TIMESTEPS
 from .acceleration import BlockCache
 from .memory import Model, make_room_at_switch, make_room_for
+from .messages import log
 
 TIMESTEP_ROUNDING = 1e-4
 Plan = Callable[[comfy.samplers.Sampler, torch.Tensor], StepPlan]
@@ -44,7 +46,10 @@ def check_expert(slot: str, model: Model) -> None:
     """ValueError unless the MODEL in `slot` is a Wan text-to-video transformer."""
     if not isinstance(model.model, comfy.model_base.WAN21):
         raise ValueError(f"{slot} is a {type(model.model).__name__} model, not Wan. Connect a Wan 2.2 T2V A14B expert.")
-    channels = model.model.model_config.unet_config.get("in_dim", T2V_CHANNELS)
+    config = model.model.model_config.unet_config
+    channels, kind = config.get("in_dim", T2V_CHANNELS), config.get("model_type", "t2v")
+    if kind != "t2v":
+        raise ValueError(f"{slot} is a Wan {kind} model; this sampler runs text-to-video (t2v) experts. Connect a Wan 2.2 T2V A14B expert.")
     if channels != T2V_CHANNELS:
         raise ValueError(f"{slot} takes {channels} input channels; a Wan 2.2 text-to-video expert takes {T2V_CHANNELS}. "
                          "Image-to-video experts and the 5B model do not fit here.")
@@ -68,12 +73,14 @@ class Expert(comfy.samplers.CFGGuider):
         self.set_cfg(guidance)
         self.then = then
         self.cache = pair.new_cache(model)
+        self.loaded_models: list[Any] = []
         self.conds: Any  # copied from the originals by CFGGuider.sample
 
-    def outer_sample(self, *args: Any, **_: Any) -> torch.Tensor:
+    def outer_sample(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         then = self.then
         del self.then  # it leads back to the run: without it, nothing of a finished run waits for the garbage collector
-        return then(*args)
+        kwargs.pop("latent_shapes", None)
+        return then(*args, **kwargs)
 
     def load(self, run: "Run") -> None:
         """Bring the weights to the GPU, pushing out what does not fit beside them, and prepare the conditioning."""
@@ -85,11 +92,11 @@ class Expert(comfy.samplers.CFGGuider):
                                                   run.denoise_mask, run.seed, latent_shapes=[run.noise.shape])
 
     def leave(self) -> None:
-        """Undo `load`, so that memory management may take the weights off the GPU."""
+        """Undo `load`, also one that failed half-way, so that memory management may take the weights off the GPU."""
         self.cache.clear()
         self.model_patcher.cleanup()
         comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
-        del self.inner_model, self.loaded_models
+        self.inner_model, self.loaded_models = None, []
 
 
 class ExpertPairGuider(comfy.samplers.CFGGuider):
@@ -128,25 +135,23 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
         if plan.needs_negative() and not self.negative:
             raise ValueError(f"negative is not connected, but guidance is {self.guidance.high} / {self.guidance.low}. "
                              "Connect Wan 2.2 Text Encode's negative, or set both guidance scales to 1.")
-        run = Run(self, plan, noise, latent_image, denoise_mask, seed)
+        run = Run(self, plan, seed)
         return run.high.sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
 
 
 class Run:
     """One sampling run: what the solver takes for the model, and the expert that is active in it."""
 
-    def __init__(self, pair: ExpertPairGuider, plan: StepPlan, noise: torch.Tensor, latent_image: torch.Tensor,
-                 denoise_mask: torch.Tensor | None, seed: int | None) -> None:
+    noise: torch.Tensor
+    latent_image: torch.Tensor
+    denoise_mask: torch.Tensor | None
+    told_sigmas: dict[str, Any]
+    sampler_options: dict[str, Any]
+
+    def __init__(self, pair: ExpertPairGuider, plan: StepPlan, seed: int | None) -> None:
         self.boundary, self.plan, self.seed = pair.boundary, plan, seed
         self.calls = 0
         self.device = pair.high.load_device
-        self.noise = noise.to(device=self.device, dtype=torch.float32)
-        self.latent_image = latent_image.to(device=self.device, dtype=torch.float32)
-        if torch.count_nonzero(self.latent_image) > 0:
-            self.latent_image = pair.high.model.process_latent_in(self.latent_image)
-        self.denoise_mask = None
-        if denoise_mask is not None:
-            self.denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, self.device)
         self.low = Expert(pair, pair.low, pair.guidance.low, then=self.solve)
         self.high = Expert(pair, pair.high, pair.guidance.high, then=self.low.sample)
         self.patches_blocks = pair.patches_blocks(plan)
@@ -155,14 +160,17 @@ class Run:
     def solve(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
               denoise_mask: torch.Tensor | None, callback: Any, disable_pbar: bool, seed: int | None) -> torch.Tensor:
         """The innermost call, inside the hooks and OUTER_SAMPLE wrappers of both experts: run the solver over all steps."""
+        self._take(noise, latent_image, denoise_mask)
         sigmas = sigmas.to(self.device)
-        extra_args = {"model_options": {"transformer_options": {"sample_sigmas": sigmas}}, "seed": seed}
         sample = comfy.patcher_extension.WrapperExecutor.new_class_executor(sampler.sample, sampler, self._sampler_wrappers())
         on_device = getattr(comfy.model_management, "cuda_device_context", nullcontext)  # not yet in 0.3.75
         try:
             with on_device(self.device):
                 make_room_for(self._needed_models(), self.noise.shape, self.high.conds)
                 self._activate(sigmas[0])
+                self.told_sigmas = self._told_sigmas(sigmas)
+                self.sampler_options = comfy.patcher_extension.merge_nested_dicts(self.model_options, self.told_sigmas)
+                extra_args = {"model_options": self.sampler_options, "seed": seed}
                 samples = sample.execute(self, sigmas, extra_args, callback, self.noise, self.latent_image, self.denoise_mask, disable_pbar)
                 return self.inner_model.process_latent_out(samples.to(torch.float32))
         finally:
@@ -172,13 +180,42 @@ class Run:
         """Denoised latent at noise level `sigma` (B,), from the expert that was trained there."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         expert = self._activate(sigma)
-        options = comfy.patcher_extension.merge_nested_dicts(expert.model_options, model_options or {})
-        if self.patches_blocks:
-            options = expert.cache.patched(options, skip=self.plan.steps[self.calls].skipped)
+        options = self._options_for(expert, model_options or {})
         self.calls += 1
+        if self.patches_blocks:
+            try:
+                return expert(x, sigma, expert.cache.patched(options, skip=self.plan.steps[self.calls - 1].skipped), seed)
+            except comfy.model_management.OOM_EXCEPTION:
+                self._give_up_acceleration(expert)
         return expert(x, sigma, options, seed)
 
     predict_noise = __call__
+
+    def _take(self, noise: torch.Tensor, latent_image: torch.Tensor, denoise_mask: torch.Tensor | None) -> None:
+        """What the wrappers passed on, on the device."""
+        self.noise = noise.to(device=self.device, dtype=torch.float32)
+        self.latent_image = latent_image.to(device=self.device, dtype=torch.float32)
+        if torch.count_nonzero(self.latent_image) > 0:
+            self.latent_image = self.high.model_patcher.model.process_latent_in(self.latent_image)
+        self.denoise_mask = denoise_mask
+        if denoise_mask is not None:
+            self.denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, self.device)
+
+    def _told_sigmas(self, sigmas: torch.Tensor) -> dict[str, Any]:
+        """The noise levels as the network is told them, whole timesteps for the official solvers: context windows look the current one up."""
+        told = [step.timestep / TRAIN_TIMESTEPS for step in self.plan.steps]
+        return {"transformer_options": {"sample_sigmas": torch.tensor([*told, float(sigmas[-1])], dtype=torch.float32, device=self.device)}}
+
+    def _options_for(self, expert: Expert, sent: dict[str, Any]) -> dict[str, Any]:
+        """The expert's own options, and what the sampler added to those it was given."""
+        merge = comfy.patcher_extension.merge_nested_dicts
+        return merge(merge(expert.model_options, self.told_sigmas), added_options(self.sampler_options, sent))
+
+    def _give_up_acceleration(self, expert: Expert) -> None:
+        log.warning("[Wan 2.2] out of memory: acceleration is off for the rest of this run, its residuals are freed")
+        self.patches_blocks = False
+        expert.cache.clear()
+        comfy.model_management.soft_empty_cache()
 
     @property
     def inner_model(self) -> Any:
@@ -212,8 +249,8 @@ class Run:
                 done = self.active.model_patcher
                 self._deactivate()
                 make_room_at_switch(done, expert.model_patcher, self.noise.shape, expert.conds)
-            expert.load(self)
             self.active = expert
+            expert.load(self)
         return expert
 
     def _deactivate(self) -> None:
@@ -226,6 +263,19 @@ class Run:
         return [expert.model_patcher for expert, high in ((self.high, True), (self.low, False)) if high in used]
 
     def _sampler_wrappers(self) -> list[Any]:
+        """Those of both experts; one that is on both runs once."""
         kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
-        return [wrapper for expert in (self.high, self.low)
-                for wrapper in comfy.patcher_extension.get_all_wrappers(kind, expert.model_options, is_model_options=True)]
+        found = [wrapper for expert in (self.high, self.low)
+                 for wrapper in comfy.patcher_extension.get_all_wrappers(kind, expert.model_options, is_model_options=True)]
+        return list(dict.fromkeys(found))
+
+
+def added_options(before: Any, now: Any) -> Any:
+    """What a sampler put into its model options beyond what it was given: new keys, new list items, replaced values."""
+    if isinstance(now, dict):
+        known = before if isinstance(before, dict) else {}
+        changed = {key: added_options(known.get(key), value) for key, value in now.items() if value is not known.get(key)}
+        return {key: value for key, value in changed.items() if not (isinstance(value, (dict, list)) and not value)}
+    if isinstance(now, list):
+        return [item for item in now if not any(item is old for old in before or [])]
+    return now

@@ -4,7 +4,7 @@ from typing import Any
 
 import comfy.sd
 
-from ..engine.text.cleaning import clean, truncate
+from ..engine.text.cleaning import MAX_TOKENS, clean, truncate
 
 TOKENIZER = "umt5xxl"
 Conditioning = list[tuple[Any, dict[str, Any]]]
@@ -12,10 +12,11 @@ Conditioning = list[tuple[Any, dict[str, Any]]]
 
 def encode(clip: comfy.sd.CLIP, prompt: str) -> Conditioning:
     """Conditioning of shape (1, 512, 4096): cleaned text, no (weight:1.2) syntax, 512 tokens, padding zeroed."""
-    tokens = clip.tokenize(clean(prompt), disable_weights=True)
-    if set(tokens) != {TOKENIZER}:
-        raise ValueError(f"this CLIP tokenizes for {', '.join(tokens)}, but Wan reads UMT5. "
+    family = clip.tokenizer
+    if getattr(family, "clip_name", None) != TOKENIZER:
+        raise ValueError(f"this CLIP tokenizes for {', '.join(clip.tokenize(''))}, but Wan reads UMT5. "
                          "Use Wan 2.2 Text Encoder Loader, or CLIPLoader with type wan.")
-    (sequence,) = tokens[TOKENIZER]
-    ids = truncate([token for token, _ in sequence])
-    return clip.encode_from_tokens_scheduled({TOKENIZER: [[(token, 1.0) for token in ids]]})
+    umt5 = getattr(family, family.clip)
+    ids = truncate(umt5.tokenizer(clean(prompt))["input_ids"])  # the bare tokenizer: backslashes and "embedding:" are text as well
+    padded = [*ids, *[umt5.pad_token] * (MAX_TOKENS - len(ids))]
+    return clip.encode_from_tokens_scheduled({TOKENIZER: [[(token, 1.0) for token in padded]]})

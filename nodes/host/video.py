@@ -14,20 +14,32 @@ import folder_paths
 import torch
 from comfy_api.latest import Input, InputImpl, Types
 
+from ..engine.checkpoints import T2V_CHANNELS
 from ..engine.choices import check_range
 from ..engine.frames import chunks
 from ..engine.video.encode import VideoFormat, write_mp4
 from .latents import Latent, frame_count
+from .messages import log
 
 MIN_RATE, MAX_RATE = 4, 60
+NTSC_DENOMINATOR = 1001
 
 
 def decode(latent: Latent, vae: comfy.sd.VAE, frames_per_second: int) -> Input.Video:
     """VIDEO with exactly the frames that were asked for; a batch of latents becomes one clip after the other."""
     check_range("frames_per_second", frames_per_second, MIN_RATE, MAX_RATE)
+    check_vae(vae)
     images = vae.decode(latent["samples"])  # (B, T, H, W, C)
     clips = images[:, : frame_count(latent)].flatten(0, 1)
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=clips, audio=None, frame_rate=Fraction(frames_per_second)))
+
+
+def check_vae(vae: comfy.sd.VAE) -> None:
+    """ValueError unless the VAE has the 16 latent channels of Wan 2.1."""
+    channels = getattr(vae, "latent_channels", T2V_CHANNELS)
+    if channels != T2V_CHANNELS:
+        raise ValueError(f"this VAE has {channels} latent channels; Wan 2.2 T2V A14B needs the Wan 2.1 VAE with {T2V_CHANNELS}. "
+                         "Load wan_2.1_vae.safetensors (wan2.2_vae belongs to the 5B model).")
 
 
 @dataclass(frozen=True)
@@ -39,15 +51,21 @@ class OutputFile:
 
 
 def new_file(filename_prefix: str, dimensions: tuple[int, int]) -> OutputFile:
-    """The next numbered MP4 for this prefix; ValueError when the prefix is empty or leaves the output folder."""
+    """The next numbered MP4 for this prefix."""
+    output = check_prefix(filename_prefix)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output), *dimensions)
+    return OutputFile(Path(folder) / f"{name}_{counter:05}_.mp4", subfolder)
+
+
+def check_prefix(filename_prefix: str) -> Path:
+    """The output folder; ValueError when the prefix names no file or leaves that folder."""
     output = Path(folder_paths.get_output_directory()).resolve()
     if not filename_prefix.strip() or filename_prefix.endswith(("/", "\\")):
         raise ValueError(f"filename_prefix is '{filename_prefix}'; give a file name, for example video/Wan22.")
     if not (output / filename_prefix).resolve().is_relative_to(output):
         raise ValueError(f"filename_prefix is '{filename_prefix}'; it must stay below the output folder {output}. "
                          "Remove the '..' or the leading '/'.")
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output), *dimensions)
-    return OutputFile(Path(folder) / f"{name}_{counter:05}_.mp4", subfolder)
+    return output
 
 
 def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -61,7 +79,10 @@ def save(video: Input.Video, target: OutputFile, quality: str, write_mode: str, 
     """Write the frames of `video` with progress and interruption per chunk; returns the VIDEO of the new file."""
     components = video.get_components()
     height, width = components.images.shape[1:3]
-    video_format = VideoFormat(width, height, Fraction(components.frame_rate), quality, write_mode)
+    rate = Fraction(components.frame_rate).limit_denominator(NTSC_DENOMINATOR)  # core's CreateVideo makes fractions of floats
+    if components.audio is not None:
+        log.warning("[Wan 2.2] the audio of this video is not written yet; use core's Save Video to keep it")
+    video_format = VideoFormat(width, height, rate, quality, write_mode)
     write_mp4(target.path, _with_progress(components.images, reverse), video_format, tags)
     return InputImpl.VideoFromFile(str(target.path))
 

@@ -295,3 +295,90 @@ def test_wrappers_of_both_experts_run_around_the_whole_run(sample: Sample, exper
         for wrappers, expert in kept:
             expert.wrappers = wrappers
     assert order == ["outer high", "outer low", "high", "high", "low", "low"]
+
+
+def test_the_published_sigmas_hold_every_level_the_network_is_told(pack: ModuleType, experts: tuple[Any, Any], sample: Sample) -> None:
+    """Context windows look the current level up in sample_sigmas, to four digits."""
+    seen: list[tuple[float, torch.Tensor]] = []
+    kept = [expert.model_options for expert in experts]
+
+    def wrapper(apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        seen.append((float(args["timestep"][0]), args["c"]["transformer_options"]["sample_sigmas"]))
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    for expert in experts:
+        expert.model_options = {**expert.model_options, "model_function_wrapper": wrapper}
+    sample("unipc", 27, 5.0, (1.0, 1.0), 0.875)
+    for expert, options in zip(experts, kept, strict=True):
+        expert.model_options = options
+    assert len(seen) == 27
+    assert all(torch.isclose(torch.tensor(sigma), published, rtol=1e-6).any() for sigma, published in seen)
+
+
+def test_context_windows_run_with_the_official_solver(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any]) -> None:
+    """Windows evaluate one prompt several times in a step, so that acceleration must step aside."""
+    context_windows = importlib.import_module("comfy.context_windows")
+    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    windowed = []
+    for expert in experts:
+        clone = expert.clone()
+        clone.model_options["context_handler"] = context_windows.IndexListContextHandler(
+            context_schedule=context_windows.get_matching_context_schedule("standard_static"),
+            fuse_method=context_windows.get_matching_fuse_method("pyramid"), context_length=4, context_overlap=1, dim=2)
+        context_windows.create_prepare_sampling_wrapper(clone)
+        windowed.append(clone)
+    results = {}
+    for acceleration in ("none", "regular"):
+        guider = sampling.guider(*windowed, *conditioning, plan.Guidance(3.5, 4.0), 5.0, acceleration, 0.875)
+        results[acceleration] = sampling.sample(guider, {"samples": torch.zeros(1, 16, 7, 4, 6)}, 1, plan.Schedule("unipc", 12, 5.0))["samples"]
+    assert torch.equal(results["none"], results["regular"])
+
+
+def test_post_cfg_functions_run_once_per_step_on_their_expert(sample: Sample, experts: tuple[Any, Any]) -> None:
+    seen: list[str] = []
+    kept = [expert.model_options for expert in experts]
+    for name, expert in zip(("high", "low"), experts, strict=True):
+        def note(args: dict[str, Any], name: str = name) -> torch.Tensor:
+            seen.append(name)
+            return args["denoised"]
+
+        expert.model_options = {**expert.model_options, "sampler_post_cfg_function": [note]}
+    sample("unipc", 4, 5.0, (3.5, 4.0), 0.875)
+    for expert, options in zip(experts, kept, strict=True):
+        expert.model_options = options
+    assert seen == ["high", "high", "low", "low"]
+
+
+def test_a_mask_function_of_the_model_is_used(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any]) -> None:
+    """As differential diffusion sets it."""
+    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    levels: list[float] = []
+    masked = [expert.clone() for expert in experts]
+    for clone in masked:
+        clone.set_model_denoise_mask_function(lambda sigma, mask, extra_options: (levels.append(float(sigma[0])), mask)[1])
+    guider = sampling.guider(*masked, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
+    sampling.sample(guider, {"samples": torch.randn(SHAPE), "noise_mask": torch.ones(1, 1, *SHAPE[2:])}, 1, plan.Schedule("unipc", 4, 5.0))
+    assert len(levels) == 4
+
+
+def test_running_out_of_memory_turns_acceleration_off_and_goes_on(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    import comfy.model_management
+    cache = pack.nodes.host.acceleration.BlockCache
+    original, tries = cache._keep, []
+
+    def keep(self: Any, *args: Any) -> None:
+        tries.append(1)
+        if len(tries) == 3:
+            raise comfy.model_management.OOM_EXCEPTION("no room for a residual")
+        original(self, *args)
+
+    monkeypatch.setattr(cache, "_keep", keep)
+    assert torch.equal(sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration="regular"), sample("unipc", 12, 5.0, (3.5, 4.0), 0.875))
+
+
+def test_other_wan_models_are_named(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(experts[1].model.model_config.unet_config, "model_type", "vace")
+    guidance = pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0)
+    with pytest.raises(ValueError, match="low_noise is a Wan vace model"):
+        pack.nodes.host.sampling.guider(*experts, *conditioning, guidance, 5.0, "none", 0.875)
