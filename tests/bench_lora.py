@@ -8,7 +8,6 @@ Prints time from the files to patched weights (loading, converting, merging into
 import argparse
 import importlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 
 from bench_sampling import random_expert
 from comfyui import has_gpu, import_pack
+from peak_memory import PeakMemory
 
 CONTENDERS = ("core", "ours")
 SCALE, RANK, FILES = 0.8, 64, 4
@@ -29,7 +29,7 @@ SCALE, RANK, FILES = 0.8, 64, 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("moderate", "14b"), default="moderate")
+    parser.add_argument("--size", choices=("moderate", "wide", "14b"), default="wide")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "fp8"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
@@ -57,13 +57,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     experts = [random_expert(options, seed) for seed in (1, 2)]
     write_loras(options.folder, experts[0])
     use_folder(options.folder)
-    start = time.perf_counter()
+    memory, start = PeakMemory(), time.perf_counter()
     with torch.inference_mode():
         patched = core_patched(experts) if options.contender == "core" else our_patched(experts)
         comfy.model_management.load_models_gpu(patched, force_full_load=True)
-    seconds = time.perf_counter() - start
-    memory = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": seconds, "peak_mb": memory}
+    return {"seconds": time.perf_counter() - start, "peak_mb": memory.megabytes()}
 
 
 def write_loras(folder: Path, expert: Any) -> None:

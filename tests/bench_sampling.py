@@ -9,7 +9,6 @@ Prints time and peak memory ratios against core, model calls and time of `none` 
 import argparse
 import importlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,8 +20,10 @@ from typing import Any
 import torch
 
 from comfyui import ROOT, has_gpu, import_pack
+from peak_memory import PeakMemory
 
-SIZES = {"moderate": {"dim": 512, "ffn_dim": 2048, "num_layers": 8}, "14b": {"dim": 5120, "ffn_dim": 13824, "num_layers": 40}}
+SIZES = {"moderate": {"dim": 512, "ffn_dim": 2048, "num_layers": 8}, "wide": {"dim": 2560, "ffn_dim": 8192, "num_layers": 3},
+         "14b": {"dim": 5120, "ffn_dim": 13824, "num_layers": 40}}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
 CONTENDERS = ("core", "ours", "ours regular", "ours unipc")
 SHIFT, GUIDANCE, BOUNDARY = 5.0, (3.5, 4.0), 0.875
@@ -70,12 +71,12 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     run(2)
     calls.clear()
     computed.clear()
-    reset_peak()
+    memory = PeakMemory()
     start = time.perf_counter()
     run(options.steps)
     seconds = time.perf_counter() - start
     pause = next(call.begin for call in calls if call.expert == "low") - max(call.end for call in calls if call.expert == "high")
-    return {"seconds": seconds, "peak_mb": peak_mb(), "model_calls": sum(computed), "switch_seconds": pause}
+    return {"seconds": seconds, "peak_mb": memory.megabytes(), "model_calls": sum(computed), "switch_seconds": pause}
 
 
 @dataclass(frozen=True)
@@ -143,18 +144,6 @@ def core_run(experts: tuple[Any, Any], positive: Any, negative: Any, latent: dic
     sample = nodes.KSamplerAdvanced().sample
     (first,) = sample(high, "enable", 1, steps, GUIDANCE[0], "euler", "simple", positive, negative, latent, 0, split, "enable")
     sample(low, "disable", 1, steps, GUIDANCE[1], "euler", "simple", positive, negative, first, split, 10000, "disable")
-
-
-def reset_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_mb() -> float:
-    """Peak of GPU memory since `reset_peak`, or of the whole process on the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def print_table(runs: dict[str, list[dict[str, float]]]) -> None:

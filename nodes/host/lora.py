@@ -116,25 +116,34 @@ def _patched(model: Model, strengths: Sequence[tuple[float, dict[str, Patch]]]) 
         if others:
             clone.add_patches(others, scale)
     if low_rank:
-        clone.add_patches({key: _stacked(stack) for key, stack in low_rank.items()}, 1.0)
+        clone.add_patches({key: StackedLowRank(stack) for key, stack in low_rank.items()}, 1.0)
     return clone
 
 
 def _is_plain_low_rank(patch: Patch) -> bool:
+    """Two matrices and no more, for a weight that is a matrix."""
     if not isinstance(patch, comfy.weight_adapter.LoRAAdapter):
         return False
     up, down, _, mid, dora_scale, reshape = patch.weights
     return mid is None and dora_scale is None and reshape is None and up.ndim == down.ndim == 2
 
 
-def _stacked(stack: Sequence[tuple[float, Any]]) -> Any:
-    """sum_i s_i * up_i @ down_i as one product: the factors beside each other, every scale in its `up`."""
-    ups, downs = [], []
-    for scale, adapter in stack:
-        up, down, alpha = adapter.weights[:3]
-        ups.append(up.float() * (scale * (alpha / down.shape[0] if alpha is not None else 1.0)))
-        downs.append(down.float() if len(stack) > 1 else down)
-    return comfy.weight_adapter.LoRAAdapter(set(), (torch.cat(ups, dim=1), torch.cat(downs), None, None, None, None))
+class StackedLowRank(comfy.weight_adapter.WeightAdapterBase):
+    """The plain low-rank factors of several files on one weight: sum_i s_i * up_i @ down_i as one product, factors kept as the files have them."""
+
+    name = "stacked lora"
+
+    def __init__(self, stack: Sequence[tuple[float, Any]]) -> None:
+        self.scales = [scale * (alpha / down.shape[0] if alpha is not None else 1.0) for scale, (_, down, alpha) in
+                       ((scale, adapter.weights[:3]) for scale, adapter in stack)]
+        self.weights = tuple(tensor for _, adapter in stack for tensor in adapter.weights[:2])
+        self.loaded_keys: set[str] = set()
+
+    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: Any, function: Any,
+                         intermediate_dtype: torch.dtype = torch.float32, original_weight: Any = None) -> torch.Tensor:
+        factors = [comfy.model_management.cast_to_device(tensor, weight.device, weight.dtype) for tensor in self.weights]
+        up = torch.cat([factor * (strength * scale) for factor, scale in zip(factors[::2], self.scales, strict=True)], dim=1)
+        return weight.addmm_(up, torch.cat(factors[1::2]))
 
 
 class DoRA(comfy.weight_adapter.WeightAdapterBase):
