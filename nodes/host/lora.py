@@ -51,8 +51,8 @@ def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model
 
 
 def model_shapes(model: Model) -> dict[str, Shape]:
-    """Parameter shapes of the transformer, without ComfyUI's prefix."""
-    return {key.removeprefix(MODEL_PREFIX): tuple(tensor.shape) for key, tensor in model.model.state_dict().items() if key.startswith(MODEL_PREFIX)}
+    """Parameter shapes of the transformer. Not those of its state dict: GGUF layers show their packed bytes there."""
+    return {key: tuple(parameter.shape) for key, parameter in model.model.diffusion_model.named_parameters()}
 
 
 class Library:
