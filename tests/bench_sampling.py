@@ -39,8 +39,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, help="only the time ratio of ours to core, from so many alternating runs in one process")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.pairs:
+        print_paired_ratio(options)
+        return
     if options.contender:
         print(json.dumps(measure(options)))
         return
@@ -51,6 +55,24 @@ def main() -> None:
             print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
     print_table(runs)
     print(f"schedule drawn to {draw_schedule()}")
+
+
+def print_paired_ratio(options: argparse.Namespace) -> None:
+    """Neighbours in time share what else the machine does, so that their ratio is steadier than that of separate processes."""
+    pack = import_pack(cpu=not has_gpu())
+    experts = tuple(random_expert(options, seed) for seed in (1, 2))
+    runs = {name: contender(pack, argparse.Namespace(**{**vars(options), "contender": name}), experts) for name in ("core", "ours")}
+    ratios = []
+    for turn in range(options.pairs + 1):
+        seconds = {}
+        for name in ("core", "ours") if turn % 2 else ("ours", "core"):
+            start = now()
+            runs[name](options.steps)
+            seconds[name] = now() - start
+        ratios.append(seconds["ours"] / seconds["core"])
+    warm = sorted(ratios[1:])
+    print(f"time of ours / core, median of {len(warm)} pairs: {statistics.median(warm):.3f} (quartiles {warm[len(warm) // 4]:.3f}"
+          f"..{warm[-1 - len(warm) // 4]:.3f})")
 
 
 def in_own_process(contender: str) -> dict[str, float]:
