@@ -45,7 +45,7 @@ def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model
             raise LoraError(f"{route.name}: it holds tensors for the {other}-noise expert only. Set transformer to {other} or auto.")
         lines.append(describe(route, form, part))
         if route.scale:
-            strengths[route.expert].append((route.scale, library.patches(route.name, part)))
+            strengths[route.expert].append((route.scale, library.patches(part)))
     patched = {expert: _patched(model, strengths[expert]) for expert, model in models.items()}
     return patched["high"], patched["low"], lines, warnings
 
@@ -71,7 +71,7 @@ class Library:
             self._forms[key] = normal_form(tensors, metadata, self.shapes[expert], name)
         return self._forms[key]
 
-    def patches(self, name: str, part: Part) -> dict[str, Patch]:
+    def patches(self, part: Part) -> dict[str, Patch]:
         if id(part) not in self._patches:
             self._patches[id(part)] = part, _adapters(part)
         return self._patches[id(part)][1]
