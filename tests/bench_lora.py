@@ -9,7 +9,6 @@ import argparse
 import importlib
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 
 from bench_sampling import random_expert
 from comfyui import has_gpu, import_pack
-from peak_memory import PeakMemory
+from peak_memory import PeakMemory, in_own_process
 
 CONTENDERS = ("core", "ours")
 SCALE, RANK, FILES = 0.8, 64, 4
@@ -42,11 +41,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(options.rounds):
             for name in CONTENDERS if turn % 2 == 0 else reversed(CONTENDERS):
-                command = [sys.executable, *sys.argv, "--contender", name, "--folder", folder]
-                runs[name].append(json.loads(subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).splitlines()[-1]))
+                runs[name].append(in_own_process("--contender", name, "--folder", folder))
                 print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
     seconds = {name: statistics.median(run["seconds"] for run in of_name) for name, of_name in runs.items()}
-    peak = {name: min(run["peak_mb"] for run in of_name) for name, of_name in runs.items()}
+    peak = {name: statistics.median(run["peak_mb"] for run in of_name) for name, of_name in runs.items()}
     print(f"\ntime ratio {seconds['ours'] / seconds['core']:.3f} ({seconds['ours']:.2f} s / {seconds['core']:.2f} s), "
           f"peak memory ratio {peak['ours'] / peak['core']:.3f} ({peak['ours']:.0f} MB / {peak['core']:.0f} MB)")
 

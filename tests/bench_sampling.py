@@ -10,8 +10,6 @@ import argparse
 import importlib
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any
 import torch
 
 from comfyui import ROOT, has_gpu, import_pack
-from peak_memory import PeakMemory
+from peak_memory import PeakMemory, in_own_process
 
 SIZES = {"moderate": {"dim": 512, "ffn_dim": 2048, "num_layers": 8}, "wide": {"dim": 2560, "ffn_dim": 8192, "num_layers": 3},
          "14b": {"dim": 5120, "ffn_dim": 13824, "num_layers": 40}}
@@ -51,7 +49,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for turn in range(options.rounds):
         for name in CONTENDERS if turn % 2 == 0 else reversed(CONTENDERS):
-            runs[name].append(in_own_process(name))
+            runs[name].append(in_own_process("--contender", name))
             print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
     print_table(runs)
     print(f"schedule drawn to {draw_schedule()}")
@@ -73,11 +71,6 @@ def print_paired_ratio(options: argparse.Namespace) -> None:
     warm = sorted(ratios[1:])
     print(f"time of ours / core, median of {len(warm)} pairs: {statistics.median(warm):.3f} (quartiles {warm[len(warm) // 4]:.3f}"
           f"..{warm[-1 - len(warm) // 4]:.3f})")
-
-
-def in_own_process(contender: str) -> dict[str, float]:
-    output = subprocess.check_output([sys.executable, *sys.argv, "--contender", contender], text=True, stderr=subprocess.DEVNULL)
-    return json.loads(output.splitlines()[-1])
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -169,9 +162,7 @@ def core_run(experts: tuple[Any, Any], positive: Any, negative: Any, latent: dic
 
 
 def print_table(runs: dict[str, list[dict[str, float]]]) -> None:
-    """Median times and smallest peaks: what other processes and the allocator add varies from run to run, and only adds."""
-    typical = {name: {key: (min if key == "peak_mb" else statistics.median)(run[key] for run in of_name) for key in of_name[0]}
-               for name, of_name in runs.items()}
+    typical = {name: {key: statistics.median(run[key] for run in of_name) for key in of_name[0]} for name, of_name in runs.items()}
     core = typical["core"]
     print(f"\n{'contender':<14}{'model calls':>12}{'seconds':>10}{'ratio':>8}{'per call':>10}{'peak MB':>10}{'ratio':>8}{'switch s':>10}")
     for name, of_name in typical.items():
