@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .host import video
+from .host import decoding
 from .widgets import CATEGORY
 
 
@@ -13,7 +13,8 @@ class Wan22Decode(io.ComfyNode):
             node_id="Wan22Decode",
             display_name="Wan 2.2 Decode",
             category=CATEGORY,
-            description="Decodes the latent with the Wan VAE into a VIDEO with exactly the frames that were asked for.",
+            description="Turns the latent into a VIDEO with exactly the frames that were asked for. It decodes a few frames at a time, while "
+                        "Save Video writes them.",
             inputs=[
                 io.Latent.Input("samples"),
                 io.Vae.Input("vae", tooltip="wan_2.1_vae.safetensors, from core Load VAE. Wan 2.2 A14B uses the 2.1 VAE."),
@@ -25,4 +26,4 @@ class Wan22Decode(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples: io.Latent.Type, vae: io.Vae.Type, frames_per_second: int) -> io.NodeOutput:
-        return io.NodeOutput(video.decode(samples, vae, frames_per_second))
+        return io.NodeOutput(decoding.decode(samples, vae, frames_per_second))

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from .engine.video.encode import CRF, PRESETS, check_encoder
-from .host import video as videos
-from .widgets import CATEGORY, verdict
+from .engine.video.formats import AUTO, MUXERS, QUALITIES, WRITE_MODES, VideoFormat, available_codecs, check_format
+from .host import saving
+from .widgets import CATEGORY, advanced, verdict
 
 
 class Wan22SaveVideo(io.ComfyNode):
@@ -19,26 +19,33 @@ class Wan22SaveVideo(io.ComfyNode):
                 io.Video.Input("video"),
                 io.String.Input("filename_prefix", default="video/Wan22",
                                 tooltip="Below ComfyUI's output folder; %year%, %month%, %day%, %width% and %height% are filled in."),
-                io.Combo.Input("video_quality", options=list(CRF), default="high",
-                               tooltip="Picture quality: " + ", ".join(f"{name} is CRF {crf}" for name, crf in CRF.items()) + "."),
-                io.Combo.Input("video_write_mode", options=list(PRESETS), default="balanced",
+                io.Combo.Input("video_quality", options=list(QUALITIES), default="high",
+                               tooltip="Picture quality. high is hard to tell from the original, maximum is for further editing."),
+                io.Combo.Input("video_write_mode", options=list(WRITE_MODES), default="balanced",
                                tooltip="Encoder effort at the same quality: fast writes soonest, small makes the smallest file."),
-                io.Boolean.Input("reverse_video", default=False, tooltip="Write the last frame first."),
+                io.Boolean.Input("reverse_video", default=False, tooltip="Write the last frame first; sound runs backwards with it."),
+                advanced(io.Combo.Input("codec", options=available_codecs(), default="h264", optional=True,
+                                        tooltip="h264 plays everywhere. h265 and av1 are smaller, prores is for video editors, vp9 for the web.")),
+                advanced(io.Combo.Input("container", options=[AUTO, *MUXERS], default=AUTO, optional=True,
+                                        tooltip="auto: mp4 for h264, h265 and av1, webm for vp9, mov for prores.")),
+                advanced(io.Int.Input("bit_depth", default=8, min=8, max=10, step=2, optional=True,
+                                      tooltip="10 keeps gradients smoother; browsers play it in av1 and vp9, not in h264. prores always has 10.")),
             ],
             outputs=[io.Video.Output("saved", display_name="VIDEO"), io.String.Output("path", display_name="path")],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str | None = None, video_quality: str | None = None, video_write_mode: str | None = None) -> bool | str:
-        encoder = verdict(check_encoder, video_quality, video_write_mode)
-        return verdict(videos.check_prefix, filename_prefix) if encoder is True else encoder
+    def validate_inputs(cls, filename_prefix: str | None = None, video_quality: str | None = None, video_write_mode: str | None = None,
+                        codec: str | None = "h264", container: str | None = AUTO, bit_depth: int | None = 8) -> bool | str:
+        encoder = verdict(check_format, video_quality, video_write_mode, codec, container, bit_depth)
+        return verdict(saving.check_prefix, filename_prefix) if encoder is True else encoder
 
     @classmethod
-    def execute(cls, video: io.Video.Type, filename_prefix: str, video_quality: str, video_write_mode: str,
-                reverse_video: bool) -> io.NodeOutput:
-        target = videos.new_file(filename_prefix, video.get_dimensions())
-        saved = videos.save(video, target, video_quality, video_write_mode, reverse_video,
-                            videos.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
-        shown = ui.SavedResult(target.path.name, target.subfolder, io.FolderType.output)
-        return io.NodeOutput(saved, str(target.path), ui=ui.PreviewVideo([shown]))
+    def execute(cls, video: io.Video.Type, filename_prefix: str, video_quality: str, video_write_mode: str, reverse_video: bool,
+                codec: str = "h264", container: str = AUTO, bit_depth: int = 8) -> io.NodeOutput:
+        video_format = VideoFormat(video_quality, video_write_mode, codec, container, bit_depth)
+        tags = saving.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        saved = saving.save(video, filename_prefix, video_format, reverse_video, tags)
+        shown = ui.SavedResult(saved.path.name, saved.subfolder, io.FolderType.output)
+        return io.NodeOutput(saved.video, str(saved.path), ui=ui.PreviewVideo([shown]))

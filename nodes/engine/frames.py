@@ -1,6 +1,8 @@
-"""Frame-stream vocabulary: a clip is an iterator of chunks, each a float tensor (T, H, W, C) with RGB in 0..1."""
+"""Frame-stream vocabulary: a video is a function that yields chunks of frames, each a float tensor (T, H, W, C) with RGB in 0..1."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -8,15 +10,86 @@ import torch
 CHUNK = 8
 
 
-def chunks(frames: torch.Tensor, size: int = CHUNK, reverse: bool = False) -> Iterator[torch.Tensor]:
-    """Cut frames (T, H, W, C) into chunks of at most `size` frames, last frame first when `reverse`."""
-    starts = range(0, len(frames), size)
-    for start in reversed(starts) if reverse else starts:
-        chunk = frames[start : start + size]
-        yield chunk.flip(0) if reverse else chunk
+@dataclass(frozen=True)
+class Audio:
+    """Sound beside the frames: waveform (channels, samples) in -1..1, samples per second."""
+
+    waveform: torch.Tensor
+    sample_rate: int
+
+    def part(self, begin: float, duration: float) -> "Audio":
+        """What sounds from `begin` for `duration`, in seconds."""
+        first = round(begin * self.sample_rate)
+        return replace(self, waveform=self.waveform[:, first : first + round(duration * self.sample_rate)])
+
+    def reversed(self) -> "Audio":
+        return replace(self, waveform=self.waveform.flip(-1))
 
 
-def to_rgb24(chunk: torch.Tensor) -> np.ndarray:
-    """Round float RGB 0..1 to uint8 0..255 on the device where the frames are; (T, H, W, 3), alpha dropped."""
-    levels = chunk[..., :3].float().clamp(0, 1).mul(255).round()
-    return levels.to(device="cpu", dtype=torch.uint8).numpy()
+@dataclass(frozen=True)
+class FrameStream:
+    """A video that need not be in memory: size in pixels, number of frames, frames per second, and `pull`, which yields all chunks anew.
+
+    `count` is exact for what was decoded or interpolated here; for a file it is what its header says.
+    """
+
+    width: int
+    height: int
+    count: int
+    rate: Fraction
+    pull: Callable[[], Iterator[torch.Tensor]]
+    audio: Audio | None = None
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ValueError(f"the frame rate is {self.rate}; it must be above 0.")
+
+    @property
+    def duration(self) -> float:
+        return float(self.count / self.rate)
+
+    def part(self, first: int, count: int) -> "FrameStream":
+        """The stream of `count` frames from frame `first` on; the frames before it are still computed, but not kept."""
+        seconds = float(first / self.rate), float(count / self.rate)
+        return replace(self, count=count, pull=lambda: section(self.pull(), first, count),
+                       audio=self.audio.part(*seconds) if self.audio else None)
+
+
+def chunks(frames: torch.Tensor, size: int = CHUNK) -> Iterator[torch.Tensor]:
+    """Cut frames (T, H, W, C) into chunks of at most `size` frames."""
+    for start in range(0, len(frames), size):
+        yield frames[start : start + size]
+
+
+def section(clip: Iterator[torch.Tensor], first: int, count: int) -> Iterator[torch.Tensor]:
+    """Frames `first` to `first + count - 1` of a stream."""
+    position = 0
+    for chunk in clip:
+        wanted = chunk[max(0, first - position) : max(0, first + count - position)]
+        position += len(chunk)
+        if len(wanted):
+            yield wanted
+        if position >= first + count:
+            return
+
+
+def gathered(clip: Iterator[torch.Tensor], count: int) -> torch.Tensor:
+    """The whole video in main memory, float32 (T, H, W, C): written chunk by chunk into one tensor of the expected length."""
+    frames, position = torch.empty(0), 0
+    for chunk in clip:
+        if position == 0:
+            frames = torch.empty((max(count, len(chunk)), *chunk.shape[1:]))
+        if position + len(chunk) > len(frames):
+            frames = torch.cat([frames, torch.empty((max(len(chunk), len(frames) // 2), *chunk.shape[1:]))])
+        frames[position : position + len(chunk)] = chunk
+        position += len(chunk)
+    return frames[:position]
+
+
+def to_levels(chunk: torch.Tensor, bit_depth: int = 8) -> np.ndarray:
+    """Round float RGB 0..1 to levels (T, H, W, 3) on the device where the frames are: uint8, or above 8 bit uint16 with white at 255 * 256, which is
+    what FFmpeg's swscale takes for white when it makes limited-range YUV; alpha dropped.
+    """
+    white, dtype = (255, torch.uint8) if bit_depth == 8 else (255 * 256, torch.int32)
+    levels = chunk[..., :3].float().clamp(0, 1).mul_(white).round_().to(dtype).contiguous().cpu().numpy()
+    return levels if bit_depth == 8 else levels.astype(np.uint16)

@@ -1,7 +1,6 @@
 """Two experts behind one CFGGuider: each is loaded when the first step asks for it and leaves when the other one is needed."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import comfy.model_base
@@ -17,7 +16,7 @@ from ..engine.choices import check_range
 from ..engine.sampling.experts import Guidance, StepPlan, is_high_noise
 from ..engine.sampling.schedules import TRAIN_TIMESTEPS
 from .acceleration import BlockCache
-from .memory import Model, make_room_at_switch, make_room_for
+from .memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
 from .messages import log
 
 TIMESTEP_ROUNDING = 1e-4
@@ -163,7 +162,6 @@ class Run:
         self._take(noise, latent_image, denoise_mask)
         sigmas = sigmas.to(self.device)
         sample = comfy.patcher_extension.WrapperExecutor.new_class_executor(sampler.sample, sampler, self._sampler_wrappers())
-        on_device = getattr(comfy.model_management, "cuda_device_context", nullcontext)  # not yet in 0.3.75
         try:
             with on_device(self.device):
                 make_room_for(self._needed_models(), self.noise.shape, self.high.conds)
@@ -185,8 +183,10 @@ class Run:
         if self.patches_blocks:
             try:
                 return expert(x, sigma, expert.cache.patched(options, skip=self.plan.steps[self.calls - 1].skipped), seed)
-            except comfy.model_management.OOM_EXCEPTION:
-                self._give_up_acceleration(expert)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._give_up_acceleration(expert)
         return expert(x, sigma, options, seed)
 
     predict_noise = __call__

@@ -1,6 +1,7 @@
-"""Who leaves the GPU first when the experts need it: idle models before experts, the finished expert before any other."""
+"""GPU memory: who leaves first when the experts need it (idle models, then the finished expert), and what an out-of-memory error looks like."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import comfy.model_management
@@ -44,3 +45,15 @@ def shares_memory(device: torch.device) -> bool:
 def _pages_by_itself(model: Model) -> bool:
     """Newer ComfyUI versions can load weights on demand, layer by layer; then nothing has to leave as a whole."""
     return getattr(model, "is_dynamic", lambda: False)()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Newer ComfyUI versions know more kinds of this error than one class."""
+    management = comfy.model_management
+    return management.is_oom(error) if hasattr(management, "is_oom") else isinstance(error, management.OOM_EXCEPTION)
+
+
+def on_device(device: torch.device) -> AbstractContextManager[None]:
+    """Make `device` the current one where ComfyUI does so (not yet in 0.3.75)."""
+    context: Callable[[torch.device], AbstractContextManager[None]] = getattr(comfy.model_management, "cuda_device_context", lambda _: nullcontext())
+    return context(device)

@@ -1,95 +1,123 @@
-"""VIDEO as ComfyUI passes it: decoded from a latent, written to the output folder."""
+"""VIDEO as ComfyUI passes it, lazy: frames are made when somebody pulls them, and become tensors only for who asks."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import comfy.cli_args
 import comfy.model_management
-import comfy.sd
 import comfy.utils
-import folder_paths
 import torch
 from comfy_api.latest import Input, InputImpl, Types
 
-from ..engine.checkpoints import T2V_CHANNELS
-from ..engine.choices import check_range
-from ..engine.frames import chunks
-from ..engine.video.encode import VideoFormat, write_mp4
-from .latents import Latent, frame_count
-from .messages import log
+from ..engine.frames import Audio, FrameStream, chunks, gathered, to_levels
+from ..engine.video import read
+from ..engine.video.formats import VideoFormat
+from ..engine.video.write import write
 
-MIN_RATE, MAX_RATE = 4, 60
-NTSC_DENOMINATOR = 1001
+KeepLatent = Callable[[], Path]
 
 
-def decode(latent: Latent, vae: comfy.sd.VAE, frames_per_second: int) -> Input.Video:
-    """VIDEO with exactly the frames that were asked for; a batch of latents becomes one clip after the other."""
-    check_range("frames_per_second", frames_per_second, MIN_RATE, MAX_RATE)
-    check_vae(vae)
-    images = vae.decode(latent["samples"])  # (B, T, H, W, C)
-    clips = images[:, : frame_count(latent)].flatten(0, 1)
-    return InputImpl.VideoFromComponents(Types.VideoComponents(images=clips, audio=None, frame_rate=Fraction(frames_per_second)))
+class LazyVideo(Input.Video):
+    """A frame stream behind ComfyUI's VIDEO interface, of 0.3.75 and of newer versions.
+
+    `keep_latent` saves what the frames are decoded from and says where, for when writing them fails.
+    """
+
+    def __init__(self, stream: FrameStream, keep_latent: KeepLatent | None = None) -> None:
+        self.stream, self.keep_latent = stream, keep_latent
+
+    def get_components(self) -> Types.VideoComponents:
+        """All frames in memory, float32 (T, H, W, 3), as core's nodes for images take them."""
+        images = gathered(watched(self.stream), self.stream.count)
+        return Types.VideoComponents(images=images, audio=_to_comfy(self.stream.audio), frame_rate=self.stream.rate)
+
+    def save_to(self, path: str | io.BytesIO, format: str = "auto", codec: str = "auto", metadata: dict[str, Any] | None = None,
+                bit_depth: int | None = None, crf: float | None = None, preset: str | None = None, **newer: Any) -> None:
+        """H.264 MP4 to a path or a buffer, frame by frame; ValueError for other formats, which core does not offer either."""
+        for name, asked, ours in (("format", format, "mp4"), ("codec", codec, "h264")):
+            if asked not in ("auto", ours, None):
+                raise ValueError(f"{name} is '{asked}'; ComfyUI's Save Video writes {ours}. Use Wan 2.2 Save Video for other codecs and containers.")
+        options = {name: str(value) for name, value in (("crf", crf), ("preset", preset)) if value is not None}
+        video = VideoFormat(bit_depth=bit_depth or 8, options=options)
+        write(path, levels(self.stream, video), self.stream, video, metadata or {})
+
+    def as_trimmed(self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False) -> "LazyVideo | None":
+        """The part from `start_time` (seconds, negative: from the end) for `duration` (0: to the end); None where nothing or too little is left."""
+        stream, start = self.stream, start_time or 0.0
+        first = max(0, round((start if start >= 0 else stream.duration + start) * stream.rate))
+        asked = round((duration or 0.0) * stream.rate) or stream.count
+        count = min(asked, stream.count - first)
+        if count <= 0 or (strict_duration and duration and count < asked):
+            return None
+        return LazyVideo(stream.part(first, count), self.keep_latent)
+
+    def get_dimensions(self) -> tuple[int, int]:
+        return self.stream.width, self.stream.height
+
+    def get_frame_count(self) -> int:
+        return self.stream.count
+
+    def get_frame_rate(self) -> Fraction:
+        return self.stream.rate
+
+    def get_duration(self) -> float:
+        return self.stream.duration
+
+    def get_bit_depth(self) -> int:
+        return 8
+
+    def get_container_format(self) -> str:
+        return "mp4"
 
 
-def check_vae(vae: comfy.sd.VAE) -> None:
-    """ValueError unless the VAE has the 16 latent channels of Wan 2.1."""
-    channels = getattr(vae, "latent_channels", T2V_CHANNELS)
-    if channels != T2V_CHANNELS:
-        raise ValueError(f"this VAE has {channels} latent channels; Wan 2.2 T2V A14B needs the Wan 2.1 VAE with {T2V_CHANNELS}. "
-                         "Load wan_2.1_vae.safetensors (wan2.2_vae belongs to the 5B model).")
-
-
-@dataclass(frozen=True)
-class OutputFile:
-    """A file in ComfyUI's output folder that does not exist yet."""
-
-    path: Path
-    subfolder: str
-
-
-def new_file(filename_prefix: str, dimensions: tuple[int, int]) -> OutputFile:
-    """The next numbered MP4 for this prefix."""
-    output = check_prefix(filename_prefix)
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output), *dimensions)
-    return OutputFile(Path(folder) / f"{name}_{counter:05}_.mp4", subfolder)
-
-
-def check_prefix(filename_prefix: str) -> Path:
-    """The output folder; ValueError when the prefix names no file or leaves that folder."""
-    output = Path(folder_paths.get_output_directory()).resolve()
-    if not filename_prefix.strip() or filename_prefix.endswith(("/", "\\")):
-        raise ValueError(f"filename_prefix is '{filename_prefix}'; give a file name, for example video/Wan22.")
-    if not (output / filename_prefix).resolve().is_relative_to(output):
-        raise ValueError(f"filename_prefix is '{filename_prefix}'; it must stay below the output folder {output}. "
-                         "Remove the '..' or the leading '/'.")
-    return output
-
-
-def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What core's Save Video writes: workflow and prompt; nothing under --disable-metadata."""
-    if comfy.cli_args.args.disable_metadata:
-        return {}
-    return {**(extra_pnginfo or {}), **({"prompt": prompt} if prompt is not None else {})}
-
-
-def save(video: Input.Video, target: OutputFile, quality: str, write_mode: str, reverse: bool, tags: Mapping[str, Any]) -> Input.Video:
-    """Write the frames of `video` with progress and interruption per chunk; returns the VIDEO of the new file."""
+def stream_of(video: Input.Video) -> FrameStream:
+    """The frames of any VIDEO as a stream: from the decoder, from the file, or from the tensors it holds."""
+    if isinstance(video, LazyVideo):
+        return video.stream
+    if isinstance(video, InputImpl.VideoFromFile) and _starts_at_the_beginning(video) and read.is_plain(source := video.get_stream_source()):
+        width, height = video.get_dimensions()
+        return FrameStream(width, height, video.get_frame_count(), _exact(video.get_frame_rate()), lambda: read.frames(source), read.audio(source))
     components = video.get_components()
-    height, width = components.images.shape[1:3]
-    rate = Fraction(components.frame_rate).limit_denominator(NTSC_DENOMINATOR)  # core's CreateVideo makes fractions of floats
-    if components.audio is not None:
-        log.warning("[Wan 2.2] the audio of this video is not written yet; use core's Save Video to keep it")
-    video_format = VideoFormat(width, height, rate, quality, write_mode)
-    write_mp4(target.path, _with_progress(components.images, reverse), video_format, tags)
-    return InputImpl.VideoFromFile(str(target.path))
+    count, height, width = components.images.shape[:3]
+    return FrameStream(width, height, count, _exact(components.frame_rate), lambda: chunks(components.images), _from_comfy(components.audio))
 
 
-def _with_progress(images: torch.Tensor, reverse: bool) -> Iterator[torch.Tensor]:
-    progress = comfy.utils.ProgressBar(len(images))
-    for chunk in chunks(images, reverse=reverse):
+def keep_latent_of(video: Input.Video) -> KeepLatent | None:
+    return getattr(video, "keep_latent", None)
+
+
+def watched(stream: FrameStream) -> Iterator[torch.Tensor]:
+    """Pull the stream with a progress bar on the running node and interruption between chunks; ValueError for an empty one."""
+    progress, done = comfy.utils.ProgressBar(stream.count), 0
+    for chunk in stream.pull():
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield chunk
-        progress.update(len(chunk))
+        done += len(chunk)
+        progress.update_absolute(done, max(done, stream.count))
+    if done == 0:
+        raise ValueError("the video has no frames; connect one that has.")
+
+
+def levels(stream: FrameStream, video: VideoFormat) -> Iterator[Any]:
+    """The stream as whole levels (T, H, W, 3) of the depth that the file wants, rounded where the frames are."""
+    return (to_levels(chunk, video.level_depth) for chunk in watched(stream))
+
+
+def _starts_at_the_beginning(video: Input.Video) -> bool:
+    """Newer versions can hold a trimmed file, whose frames they pick by their times."""
+    return not any(getattr(video, "get_active_trim_window", lambda: (0, 0))())
+
+
+def _exact(rate: Fraction) -> Fraction:
+    """Core's CreateVideo makes fractions of floats: 29.97 becomes 2997/100 again, NTSC rates x/1001."""
+    return Fraction(rate).limit_denominator(1001)
+
+
+def _from_comfy(audio: Any) -> Audio | None:
+    return Audio(audio["waveform"][0], int(audio["sample_rate"])) if audio else None
+
+
+def _to_comfy(audio: Audio | None) -> Any:
+    return {"waveform": audio.waveform[None], "sample_rate": audio.sample_rate} if audio else None

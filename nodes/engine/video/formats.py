@@ -1,0 +1,116 @@
+"""What a file can be: codecs, containers, and what the names of quality and write mode mean to each encoder.
+
+CRF and presets were chosen by measurement on real clips (`python dev.py bench video --table`), so that a higher quality never has the lower SSIM and,
+at every quality, `small` makes the smallest file and `fast` takes the least time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import av
+
+from ..choices import check_choice, choose
+
+QUALITIES = ("low", "medium", "high", "maximum")
+WRITE_MODES = ("fast", "balanced", "small")
+BIT_DEPTHS = (8, 10)
+AUTO = "auto"
+Options = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One encoder of FFmpeg: its options per quality and write mode, its pixel format per bit depth, the containers that hold it (first: default)."""
+
+    encoder: str
+    quality: Mapping[str, Options]
+    effort: Mapping[str, Options]
+    pixel_formats: Mapping[int, str]
+    containers: tuple[str, ...]
+    always: Options = field(default_factory=dict)
+    tag: str | None = None
+
+
+def crf(low: int, medium: int, high: int, maximum: int) -> dict[str, Options]:
+    return {name: {"crf": str(value)} for name, value in zip(QUALITIES, (low, medium, high, maximum), strict=True)}
+
+
+def presets(option: str, fast: str, balanced: str, small: str) -> dict[str, Options]:
+    return {name: {option: value} for name, value in zip(WRITE_MODES, (fast, balanced, small), strict=True)}
+
+
+YUV420 = {8: "yuv420p", 10: "yuv420p10le"}
+CODECS = {
+    "h264": Codec("libx264", crf(28, 23, 18, 12), presets("preset", "veryfast", "medium", "slower"), YUV420, ("mp4", "mov", "mkv")),
+    "h265": Codec("libx265", crf(30, 25, 20, 14), presets("preset", "ultrafast", "medium", "slow"), YUV420, ("mp4", "mov", "mkv"),
+                  {"x265-params": "log-level=error"}, tag="hvc1"),
+    "av1": Codec("libsvtav1", crf(45, 35, 25, 15), presets("preset", "10", "8", "5"), YUV420, ("mp4", "webm", "mkv")),
+    "vp9": Codec("libvpx-vp9", crf(42, 34, 26, 16), presets("cpu-used", "8", "4", "1"), YUV420, ("webm", "mp4", "mkv"),
+                 {"b": "0", "row-mt": "1", "deadline": "good"}),
+    "prores": Codec("prores_ks", {name: {"profile": profile} for name, profile in zip(QUALITIES, ("proxy", "lt", "standard", "hq"), strict=True)},
+                    {name: {} for name in WRITE_MODES}, {8: "yuv422p10le", 10: "yuv422p10le"}, ("mov", "mkv"), {"vendor": "apl0"}),
+}
+MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
+
+
+def available_codecs() -> list[str]:
+    """Those of the table that this build of PyAV has an encoder for."""
+    return [name for name, codec in CODECS.items() if codec.encoder in av.codec.codecs_available]
+
+
+def available_bit_depths(codec: str) -> list[int]:
+    formats = {pixels.name for pixels in av.Codec(CODECS[codec].encoder, "w").video_formats or []}
+    return [depth for depth, pixels in CODECS[codec].pixel_formats.items() if pixels in formats]
+
+
+def check_format(video_quality: str, video_write_mode: str, codec: str, container: str, bit_depth: int) -> None:
+    """ValueError unless every name is in the tables, this PyAV has the encoder, and the container holds the codec."""
+    check_choice("video_quality", video_quality, QUALITIES)
+    check_choice("video_write_mode", video_write_mode, WRITE_MODES)
+    check_choice("codec", codec, available_codecs())
+    check_choice(f"container for {codec}", container, (AUTO, *CODECS[codec].containers))
+    if bit_depth not in BIT_DEPTHS:
+        raise ValueError(f"bit_depth is {bit_depth}; choose 8 or 10.")
+    if bit_depth not in available_bit_depths(codec):
+        raise ValueError(f"bit_depth is {bit_depth}, but the {CODECS[codec].encoder} of this PyAV writes 8 only. Choose 8, or av1 or h265.")
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """Encoder settings of the file to write; `options` replace those that the names stand for. ValueError for names that are not in the tables."""
+
+    quality: str = "high"
+    write_mode: str = "balanced"
+    codec: str = "h264"
+    container: str = AUTO
+    bit_depth: int = 8
+    options: Options = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_format(self.quality, self.write_mode, self.codec, self.container, self.bit_depth)
+
+    @property
+    def encoder(self) -> Codec:
+        return choose("codec", self.codec, CODECS)
+
+    @property
+    def encoder_options(self) -> dict[str, str]:
+        codec = self.encoder
+        return {**codec.always, **codec.quality[self.quality], **codec.effort[self.write_mode], **self.options}
+
+    @property
+    def pixel_format(self) -> str:
+        return self.encoder.pixel_formats[self.bit_depth]
+
+    @property
+    def level_depth(self) -> int:
+        """Bits per colour of the RGB levels to hand in: more than 8 where the file keeps more."""
+        return 8 if self.pixel_format == "yuv420p" else 16
+
+    @property
+    def extension(self) -> str:
+        return self.encoder.containers[0] if self.container == AUTO else self.container
+
+    @property
+    def muxer(self) -> str:
+        return MUXERS[self.extension]

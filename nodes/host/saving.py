@@ -1,0 +1,87 @@
+"""Files in ComfyUI's output folder: names, metadata, and writing a VIDEO without losing it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import comfy.cli_args
+import folder_paths
+from comfy_api.latest import Input, InputImpl
+
+from ..engine.frames import FrameStream
+from ..engine.video.formats import VideoFormat
+from ..engine.video.spool import backwards
+from ..engine.video.write import PartFile, write_file
+from .decoding import where_kept
+from .video import keep_latent_of, levels, stream_of
+
+
+class WritingFailed(RuntimeError):
+    """The video could not be written; the text says why, what helps and where the latent is."""
+
+
+@dataclass(frozen=True)
+class SavedVideo:
+    """The finished file: its VIDEO, its absolute path, its folder below ComfyUI's output folder."""
+
+    video: Input.Video
+    path: Path
+    subfolder: str
+
+
+def check_prefix(filename_prefix: str) -> Path:
+    """The output folder; ValueError when the prefix names no file or leaves that folder."""
+    output = Path(folder_paths.get_output_directory()).resolve()
+    if not filename_prefix.strip() or filename_prefix.endswith(("/", "\\")):
+        raise ValueError(f"filename_prefix is '{filename_prefix}'; give a file name, for example video/Wan22.")
+    if not (output / filename_prefix).resolve().is_relative_to(output):
+        raise ValueError(f"filename_prefix is '{filename_prefix}'; it must stay below the output folder {output}. "
+                         "Remove the '..' or the leading '/'.")
+    return output
+
+
+def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What core's Save Video writes: workflow and prompt; nothing under --disable-metadata."""
+    if comfy.cli_args.args.disable_metadata:
+        return {}
+    return {**(extra_pnginfo or {}), **({"prompt": prompt} if prompt is not None else {})}
+
+
+def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, reverse: bool, tags: Mapping[str, Any]) -> SavedVideo:
+    """Write the frames of `video`, with progress and interruption per chunk; `tags` become the file's metadata.
+
+    WritingFailed when the disk is full or a folder cannot be written; the latent is kept then.
+    """
+    stream = stream_of(video)
+    clip = levels(stream, video_format)
+    try:
+        if reverse:
+            clip = backwards(clip, temporary_folder())
+            stream = replace(stream, audio=stream.audio and stream.audio.reversed())
+        part, subfolder = claimed_file(filename_prefix, stream, video_format)
+        write_file(part, clip, stream, video_format, tags)
+    except (OSError, av.error.FFmpegError) as error:
+        folders = " and ".join({folder_paths.get_output_directory(), *([folder_paths.get_temp_directory()] if reverse else [])})
+        raise WritingFailed(f"the video could not be written: {error}. Make room in {folders}, or make it writable."
+                            f"{where_kept(keep_latent_of(video))}") from error
+    return SavedVideo(InputImpl.VideoFromFile(str(part.target)), part.target, subfolder)
+
+
+def claimed_file(filename_prefix: str, stream: FrameStream, video: VideoFormat) -> tuple[PartFile, str]:
+    """The next numbered file for this prefix, claimed against other writers, and its folder below the output folder."""
+    output = check_prefix(filename_prefix)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output), stream.width, stream.height)
+    while True:
+        try:
+            return PartFile(Path(folder) / f"{name}_{counter:05}_.{video.extension}"), subfolder
+        except FileExistsError:
+            counter += 1
+
+
+def temporary_folder() -> Path:
+    """ComfyUI's own, which it empties when it starts."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,225 @@
+"""The writer keeps count, order, size, rate, colour and sound, in every codec, and leaves no half-written file."""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.reformatter import Colorspace
+
+from engine.frames import Audio, FrameStream, chunks, to_levels
+from engine.video.formats import CODECS, QUALITIES, WRITE_MODES, VideoFormat, available_bit_depths, available_codecs, check_format
+from engine.video.write import QUEUED_CHUNKS, PartFile, encode_beside, write, write_file
+
+FAST = VideoFormat(write_mode="fast")
+
+
+def grey_ramp(frames: int, height: int = 48, width: int = 64) -> torch.Tensor:
+    """Grey frames whose level names their place."""
+    return torch.linspace(0.1, 0.9, frames)[:, None, None, None].expand(frames, height, width, 3)
+
+
+def stream_of(frames: torch.Tensor, rate: Fraction = Fraction(16), audio: Audio | None = None) -> FrameStream:
+    return FrameStream(frames.shape[2], frames.shape[1], len(frames), rate, lambda: chunks(frames), audio)
+
+
+def written(path: Path, stream: FrameStream, video: VideoFormat = FAST, metadata: dict | None = None) -> Path:
+    levels = (to_levels(chunk, video.level_depth) for chunk in stream.pull())
+    assert write_file(PartFile(path), levels, stream, video, metadata or {}) == stream.count
+    return path
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, dst_colorspace=Colorspace.ITU709).to_ndarray()
+                         for frame in container.decode(video=0)])
+
+
+def luma_of(frame: av.VideoFrame) -> np.ndarray:
+    plane = frame.planes[0]
+    dtype = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
+    return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8, 9, 17])
+@pytest.mark.parametrize("rate", [Fraction(4), Fraction(16), Fraction(30000, 1001), Fraction(60), Fraction(300)])
+def test_count_order_size_and_rate_survive(tmp_path: Path, frames: int, rate: Fraction) -> None:
+    path = written(tmp_path / "clip.mp4", stream_of(grey_ramp(frames), rate))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.frames, stream.average_rate) == (64, 48, frames, rate)
+        steps = np.diff([frame.pts * frame.time_base for frame in container.decode(video=0)])
+        assert all(step == 1 / rate for step in steps)
+    levels = read_rgb(path).mean(axis=(1, 2, 3))
+    assert np.abs(levels - np.linspace(0.1, 0.9, frames) * 255).max() < 2
+
+
+def test_every_frame_shows_its_own_number(tmp_path: Path) -> None:
+    """The number as eight bars, dark or bright, for more frames than the encoder looks ahead."""
+    numbers = range(200)
+    bits = torch.tensor([[number >> bit & 1 for bit in range(8)] for number in numbers], dtype=torch.float32)
+    frames = (bits * 0.6 + 0.2).repeat_interleave(8, 1)[:, None, :, None].expand(-1, 48, 64, 3)
+    bars = read_rgb(written(tmp_path / "clip.mp4", stream_of(frames, Fraction(60)))).mean(axis=(1, 3)).reshape(-1, 8, 8).mean(axis=2)
+    assert [sum(int(bar > 128) << bit for bit, bar in enumerate(frame)) for frame in bars] == list(numbers)
+
+
+@pytest.mark.parametrize(("codec", "bit_depth"), [(codec, depth) for codec in available_codecs() for depth in available_bit_depths(codec)])
+def test_every_codec_in_every_container(tmp_path: Path, codec: str, bit_depth: int) -> None:
+    for container in CODECS[codec].containers:
+        video = VideoFormat("high", "fast", codec, container, bit_depth)
+        path = written(tmp_path / f"{bit_depth}.{video.extension}", stream_of(grey_ramp(9)), video, {"workflow": {"nodes": []}})
+        with av.open(str(path)) as file:
+            context = file.streams.video[0].codec_context
+            assert context.pix_fmt == video.pixel_format
+            assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+            assert {key.lower(): value for key, value in file.metadata.items()}["workflow"] == '{"nodes": []}'
+            unit = 4 if "10" in video.pixel_format else 1
+            luma = [luma_of(frame).mean() / unit for frame in file.decode(video=0)]
+        assert np.abs(luma - (16 + 219 * np.linspace(0.1, 0.9, 9))).max() < 1, container
+
+
+def test_ten_bits_keep_what_eight_cannot(tmp_path: Path) -> None:
+    ramp = torch.linspace(0.5, 0.52, 256)[None, None, :, None].expand(1, 64, 256, 3)
+    shades = {}
+    for bit_depth in (8, 10):
+        path = written(tmp_path / f"{bit_depth}.mkv", stream_of(ramp), VideoFormat("maximum", "fast", "h265", "mkv", bit_depth))
+        with av.open(str(path)) as container:
+            shades[bit_depth] = len(np.unique(luma_of(next(container.decode(video=0)))))
+    assert shades[10] > 2 * shades[8]
+
+
+@pytest.mark.parametrize("colour", [(40, 160, 60), (200, 30, 30), *[(grey, grey, grey) for grey in (16, 80, 128, 200, 235)]])
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_colours_are_bt709(tmp_path: Path, colour: tuple[int, int, int], quality: str) -> None:
+    path = written(tmp_path / "clip.mp4", stream_of((torch.tensor(colour) / 255).expand(3, 48, 64, 3)), VideoFormat(quality, "fast"))
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range, context.pix_fmt) == (1, 1, 1, 1, "yuv420p")
+    assert np.abs(read_rgb(path).astype(int) - colour).max() <= 2
+
+
+def test_odd_sizes_lose_one_row_and_column(tmp_path: Path) -> None:
+    assert read_rgb(written(tmp_path / "clip.mp4", stream_of(grey_ramp(3, 49, 65)))).shape == (3, 48, 64, 3)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100), (2, 48000)])
+@pytest.mark.parametrize("container", ["mp4", "webm"])
+def test_sound_is_kept_and_ends_with_the_picture(tmp_path: Path, channels: int, rate: int, container: str) -> None:
+    tone = torch.sin(torch.arange(rate * 3) * 2 * torch.pi * 440 / rate).expand(channels, -1) * 0.5
+    video = VideoFormat(write_mode="fast", codec="vp9" if container == "webm" else "h264", container=container)
+    path = written(tmp_path / f"clip.{container}", stream_of(grey_ramp(32), audio=Audio(tone, rate)), video)
+    with av.open(str(path)) as file:
+        sound = file.streams.audio[0]
+        samples = np.concatenate([frame.to_ndarray() for frame in file.decode(sound)], axis=1)
+        assert samples.shape[1] / sound.rate == pytest.approx(2.0, abs=0.1)
+        spectrum = np.abs(np.fft.rfft(samples[0, : sound.rate]))
+        assert np.argmax(spectrum) == pytest.approx(440, abs=2)
+
+
+def test_metadata_is_json(tmp_path: Path) -> None:
+    path = written(tmp_path / "clip.mp4", stream_of(grey_ramp(2)), metadata={"prompt": {"1": {"text": "\u72d0\u72f8"}}})
+    with av.open(str(path)) as container:
+        assert json.loads(container.metadata["prompt"]) == {"1": {"text": "\u72d0\u72f8"}}
+
+
+def test_the_index_comes_first_so_that_browsers_play_while_they_load(tmp_path: Path) -> None:
+    head = written(tmp_path / "clip.mp4", stream_of(grey_ramp(20))).read_bytes()
+    assert head.index(b"moov") < head.index(b"mdat")
+
+
+def test_a_buffer_takes_a_video_too() -> None:
+    buffer, stream = io.BytesIO(), stream_of(grey_ramp(5))
+    assert write(buffer, map(to_levels, stream.pull()), stream, FAST, {}) == 5
+    buffer.seek(0)
+    with av.open(buffer) as container:
+        assert container.streams.video[0].frames == 5
+
+
+def test_a_failure_while_writing_leaves_no_file(tmp_path: Path) -> None:
+    def breaking() -> Iterator[np.ndarray]:
+        yield to_levels(grey_ramp(4))
+        raise RuntimeError("decoder broke")
+
+    with pytest.raises(RuntimeError, match="decoder broke"):
+        write_file(PartFile(tmp_path / "clip.mp4"), breaking(), stream_of(grey_ramp(4)), FAST, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claimed_name_cannot_be_claimed_again(tmp_path: Path) -> None:
+    claimed = PartFile(tmp_path / "clip.mp4")
+    with pytest.raises(FileExistsError):
+        PartFile(tmp_path / "clip.mp4")
+    claimed.discard()
+    PartFile(tmp_path / "clip.mp4").keep()
+    with pytest.raises(FileExistsError):
+        PartFile(tmp_path / "clip.mp4")
+
+
+def test_the_part_file_of_a_killed_process_is_taken_over_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PartFile(tmp_path / "clip.mp4")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 25 * 3600)
+    PartFile(tmp_path / "clip.mp4").discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_encoding_runs_beside_but_not_far_behind() -> None:
+    made, encoded, lead = 0, 0, []
+
+    def source() -> Iterator[int]:
+        nonlocal made
+        for number in range(20):
+            lead.append(made - encoded)
+            made += 1
+            yield number
+
+    def encode(_: object) -> None:
+        nonlocal encoded
+        time.sleep(0.005)
+        encoded += 1
+
+    encode_beside(encode, source())  # type: ignore[arg-type]
+    assert (made, encoded) == (20, 20)
+    assert 1 <= max(lead) <= QUEUED_CHUNKS + 1
+
+
+def test_a_failing_encoder_stops_the_source() -> None:
+    pulled: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(100):
+            pulled.append(number)
+            yield number
+
+    def encode(number: int) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        encode_beside(encode, source())  # type: ignore[arg-type]
+    assert len(pulled) <= QUEUED_CHUNKS + 2
+
+
+@pytest.mark.parametrize(("make", "complaint"), [
+    (lambda: VideoFormat("ultra"), "video_quality is 'ultra'; choose one of"),
+    (lambda: VideoFormat(write_mode="slow"), "video_write_mode is 'slow'; choose one of"),
+    (lambda: VideoFormat(codec="theora"), "codec is 'theora'; choose one of"),
+    (lambda: VideoFormat(codec="prores", container="mp4"), "container for prores is 'mp4'; choose one of: auto, mov, mkv"),
+    (lambda: VideoFormat(bit_depth=9), "bit_depth is 9; choose 8 or 10"),
+    (lambda: stream_of(grey_ramp(1), Fraction(0)), "frame rate is 0; it must be above 0"),
+    (lambda: check_format("high", "fast", "h264", "gif", 8), "container for h264 is 'gif'"),
+])
+def test_unknown_settings_are_refused(make: Callable[[], object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+def test_every_codec_has_every_quality_and_write_mode() -> None:
+    for codec in CODECS.values():
+        assert tuple(codec.quality) == QUALITIES
+        assert tuple(codec.effort) == WRITE_MODES

@@ -1,0 +1,187 @@
+"""Decoding as a stream equals core's VAEDecode, survives little memory, and loses no latent."""
+
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_weights
+
+LATENT = torch.randn(1, 16, 5, 6, 10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def vae(pack: ModuleType, models: Path) -> Any:
+    """The tiny Wan VAE through core's Load VAE."""
+    return core_nodes().VAELoader().load_vae(tiny_weights.VAE)[0]
+
+
+@pytest.fixture
+def input_folder(pack: ModuleType, tmp_path: Path) -> Iterator[Path]:
+    import folder_paths
+    before = folder_paths.get_input_directory()
+    folder_paths.set_input_directory(str(tmp_path))
+    yield tmp_path
+    folder_paths.set_input_directory(before)
+
+
+def core_nodes() -> ModuleType:
+    return importlib.import_module("nodes")
+
+
+def core_decoded(vae: Any, samples: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return core_nodes().VAEDecode().decode(vae, {"samples": samples})[0]
+
+
+def pulled(pack: ModuleType, vae: Any, samples: torch.Tensor, **extra: Any) -> torch.Tensor:
+    video = pack.nodes.host.decoding.decode({"samples": samples, **extra}, vae, 16)
+    return torch.cat(list(video.stream.pull()))
+
+
+@pytest.mark.parametrize("latent_frames", [1, 2, 3, 4, 5, 6])
+def test_the_stream_equals_cores_decode(pack: ModuleType, vae: Any, latent_frames: int) -> None:
+    samples = torch.randn(1, 16, latent_frames, 6, 10, generator=torch.Generator().manual_seed(latent_frames))
+    torch.testing.assert_close(pulled(pack, vae, samples), core_decoded(vae, samples), atol=1e-3, rtol=0)
+
+
+def test_a_batch_becomes_one_clip_after_the_other(pack: ModuleType, vae: Any) -> None:
+    batch = torch.cat([LATENT, LATENT.flip(2)])
+    torch.testing.assert_close(pulled(pack, vae, batch), core_decoded(vae, batch).reshape(-1, 48, 80, 3), atol=1e-3, rtol=0)
+
+
+def test_it_can_be_pulled_again_and_by_two_at_once(pack: ModuleType, vae: Any) -> None:
+    stream = pack.nodes.host.decoding.decode({"samples": LATENT}, vae, 16).stream
+    side_by_side = [torch.cat(both) for both in zip(*zip(stream.pull(), stream.pull(), strict=True), strict=True)]
+    assert torch.equal(*side_by_side)
+
+
+@pytest.mark.parametrize("asked", [17, 16, 15, 14])
+def test_exactly_the_frames_that_were_asked_for(pack: ModuleType, vae: Any, asked: int) -> None:
+    video = pack.nodes.host.decoding.decode({"samples": LATENT, "wan22_num_frames": asked}, vae, 24)
+    assert (video.get_frame_count(), video.get_frame_rate(), video.get_dimensions()) == (asked, Fraction(24), (80, 48))
+    assert len(torch.cat(list(video.stream.pull()))) == asked
+
+
+def test_only_the_next_frames_are_decoded(pack: ModuleType, vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_calls(monkeypatch, vae)
+    clip = pack.nodes.host.decoding.decode({"samples": LATENT}, vae, 16).stream.pull()
+    assert calls == []
+    next(clip)
+    assert len(calls) == 1
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, vae: Any, pixels_that_fit: float = math.inf, fail: Exception | None = None) -> list[torch.Size]:
+    """Note the shape of each call of the decoder, and raise `fail` for latents with more than `pixels_that_fit`."""
+    decoder = vae.first_stage_model.decoder
+    forward, calls = decoder.forward, []
+
+    def noted(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        calls.append(x.shape)
+        if x.shape[-1] * x.shape[-2] > pixels_that_fit:
+            raise fail or importlib.import_module("comfy.model_management").OOM_EXCEPTION("no room")
+        return forward(x, *args, **kwargs)
+
+    monkeypatch.setattr(decoder, "forward", noted)
+    return calls
+
+
+def smooth_latent(height: int, width: int) -> torch.Tensor:
+    rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
+    return torch.stack([rows * math.cos(channel) + columns * math.sin(channel) for channel in range(16)])[None, :, None].repeat(1, 1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(("height", "width", "tile"), [(6, 72, 64), (6, 40, 32), (24, 40, 16)])
+def test_out_of_memory_goes_on_in_tiles_without_seams(pack: ModuleType, vae: Any, monkeypatch: pytest.MonkeyPatch, height: int, width: int,
+                                                      tile: int) -> None:
+    samples = smooth_latent(height, width)
+    whole = pulled(pack, vae, samples)
+    calls = count_calls(monkeypatch, vae, min(height, tile) * tile)
+    tiled = pulled(pack, vae, samples)
+    assert calls[-1][-1] == tile
+    assert tiled.shape == whole.shape
+    cut = pack.nodes.host.vae.windows(height, width, tile, tile // 4)
+    for side, edges in ((1, {edge for window in cut for edge in (window.top, window.bottom)} - {0, height}),
+                        (2, {edge for window in cut for edge in (window.left, window.right)} - {0, width})):
+        steps = tiled.diff(dim=side).abs().mean(dim=[axis for axis in range(4) if axis != side])
+        at_edges = torch.zeros_like(steps, dtype=torch.bool)
+        at_edges[[edge * 8 - 1 for edge in edges]] = True
+        assert not edges or steps[at_edges].max() <= steps[~at_edges].max()
+
+
+def test_frames_that_are_out_already_are_not_repeated(pack: ModuleType, vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = smooth_latent(12, 36)
+    whole = pulled(pack, vae, samples)
+    clip = pack.nodes.host.decoding.decode({"samples": samples}, vae, 16).stream.pull()
+    first = next(clip)
+    count_calls(monkeypatch, vae, 12 * 32)
+    rest = torch.cat(list(clip))
+    assert torch.equal(first, whole[:1])
+    assert len(rest) == len(whole) - 1
+    assert (rest - whole[1:]).abs().mean() < (rest - whole[:1]).abs().mean()
+
+
+def test_memory_that_never_suffices_keeps_the_latent(pack: ModuleType, vae: Any, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count_calls(monkeypatch, vae, 0)
+    with pytest.raises(pack.nodes.host.decoding.DecodingFailed, match=r"no room.*--cpu-vae.*kept as .*\.latent") as failure:
+        pulled(pack, vae, LATENT)
+    (kept,) = input_folder.iterdir()
+    assert str(kept) in str(failure.value)
+    assert torch.equal(core_nodes().LoadLatent().load(kept.name)[0]["samples"], LATENT)
+
+
+def test_nan_from_the_vae_is_not_written_as_black(pack: ModuleType, vae: Any, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae, "process_output", lambda pictures: pictures * math.nan)
+    with pytest.raises(pack.nodes.host.decoding.DecodingFailed, match="NaN.*--fp32-vae.*kept as"):
+        pulled(pack, vae, LATENT)
+
+
+def test_interruption_is_no_failure(pack: ModuleType, vae: Any, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = importlib.import_module("comfy.model_management").InterruptProcessingException
+    count_calls(monkeypatch, vae, 0, fail=interrupted())
+    with pytest.raises(interrupted):
+        pulled(pack, vae, LATENT)
+    assert list(input_folder.iterdir()) == []
+
+
+def test_another_vae_decodes_in_its_own_way(pack: ModuleType, vae: Any) -> None:
+    class TiledVAE:
+        latent_channels = 16
+
+        def decode(self, samples: torch.Tensor) -> torch.Tensor:
+            return vae.decode_tiled(samples, tile_x=4, tile_y=4, overlap=1)
+
+    with torch.no_grad():
+        expected = TiledVAE().decode(LATENT)[0]
+        assert torch.equal(pulled(pack, TiledVAE(), LATENT), expected)
+
+
+@pytest.mark.parametrize(("samples", "complaint"), [
+    (torch.zeros(1, 48, 2, 4, 4), r"samples has shape \(1, 48, 2, 4, 4\); a Wan 2.2 T2V A14B latent is"),
+    (torch.zeros(1, 16, 4, 4), r"samples has shape \(1, 16, 4, 4\)"),
+    (torch.full((1, 16, 2, 4, 4), math.nan), "samples holds NaN"),
+])
+def test_latents_that_do_not_fit_are_refused(pack: ModuleType, vae: Any, samples: torch.Tensor, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        pack.nodes.host.decoding.decode({"samples": samples}, vae, 16)
+
+
+def test_another_models_vae_is_refused_before_it_decodes(pack: ModuleType) -> None:
+    class OtherVAE:
+        latent_channels = 48
+
+    with pytest.raises(ValueError, match="this VAE has 48 latent channels.*wan_2.1_vae.safetensors"):
+        pack.nodes.host.decoding.decode({"samples": LATENT}, OtherVAE(), 16)
+
+
+@pytest.mark.parametrize("rate", [3, 61])
+def test_rates_out_of_range_are_refused(pack: ModuleType, vae: Any, rate: int) -> None:
+    decode: Callable[..., Any] = pack.nodes.host.decoding.decode
+    with pytest.raises(ValueError, match=f"frames_per_second is {rate}; it must be between 4 and 60"):
+        decode({"samples": LATENT}, vae, rate)
