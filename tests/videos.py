@@ -6,6 +6,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
+from av.video.reformatter import Colorspace
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,11 @@ def pixels(path: Path) -> np.ndarray:
 def tags(path: Path) -> dict[str, str]:
     with av.open(str(path)) as container:
         return dict(container.metadata)
+
+
+def rgb(path: Path, matrix: str = "bt709") -> torch.Tensor:
+    """All frames as a player shows them that takes the file for `matrix`: float (T, H, W, 3) in 0..1."""
+    space = {"bt709": Colorspace.ITU709, "bt601": Colorspace.ITU601}[matrix]
+    with av.open(str(path)) as container:
+        shown = [frame.reformat(format="rgb24", src_colorspace=space, dst_colorspace=space).to_ndarray() for frame in container.decode(video=0)]
+    return torch.from_numpy(np.stack(shown)) / 255

@@ -16,6 +16,12 @@ BROKEN_NODES = "() => app.graph.nodes.filter(node => node.has_errors || !node.co
 SET_WIDGETS = """changes => app.graph.nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
     if (widget.name in changes) widget.value = changes[widget.name]
 })"""
+DROP_FILE = """async url => {
+    const transfer = new DataTransfer()
+    transfer.items.add(new File([await (await fetch(url)).blob()], 'clip.mp4', {type: 'video/mp4'}))
+    const at = {bubbles: true, cancelable: true, dataTransfer: transfer, clientX: 900, clientY: 900}
+    document.querySelector('#graph-canvas').dispatchEvent(new DragEvent('drop', at))
+}"""
 SCREENSHOTS = ROOT / ".dev" / "screenshots"
 
 
@@ -34,6 +40,11 @@ def sent_prompt(page: Page) -> Prompt:
     """What the front end would queue now."""
     prompt = page.evaluate("async () => JSON.parse(JSON.stringify((await window.app.graphToPrompt()).output))")
     return {node_id: {"class_type": node["class_type"], "inputs": node["inputs"]} for node_id, node in prompt.items()}
+
+
+def without_seed(prompt: Prompt) -> Prompt:
+    """The front end draws another one after each run."""
+    return {node_id: {**node, "inputs": {name: value for name, value in node["inputs"].items() if name != "seed"}} for node_id, node in prompt.items()}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -58,3 +69,8 @@ def test_run_plays_the_video_on_the_node(page: Page, server: ComfyUI, small_prom
     (saved,) = (server.base / "output" / "browser").glob("*.mp4")
     assert videos.facts(saved).frames == 17
     assert page.evaluate("() => document.querySelector('video').duration") == pytest.approx(17 / 16, abs=0.01)
+    before = without_seed(sent_prompt(page))
+    page.evaluate("() => window.app.graph.clear()")
+    page.evaluate(DROP_FILE, f"/view?filename={saved.name}&subfolder=browser&type=output")
+    page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(workflow["nodes"]))
+    assert without_seed(sent_prompt(page)) == before

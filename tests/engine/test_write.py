@@ -2,19 +2,21 @@
 
 import io
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from av.video.reformatter import Colorspace
 
 from engine.frames import Audio, FrameStream, chunks, to_levels
-from engine.video.formats import CODECS, QUALITIES, WRITE_MODES, VideoFormat, available_bit_depths, available_codecs, check_format
+from engine.video.formats import CODECS, QUALITIES, VideoFormat, available_bit_depths, available_codecs, check_format
 from engine.video.write import QUEUED_CHUNKS, PartFile, encode_beside, write, write_file
 
 FAST = VideoFormat(write_mode="fast")
@@ -72,7 +74,7 @@ def test_every_frame_shows_its_own_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("codec", "bit_depth"), [(codec, depth) for codec in available_codecs() for depth in available_bit_depths(codec)])
 def test_every_codec_in_every_container(tmp_path: Path, codec: str, bit_depth: int) -> None:
     for container in CODECS[codec].containers:
-        video = VideoFormat("high", "fast", codec, container, bit_depth)
+        video = VideoFormat("maximum", "fast", codec, container, bit_depth)
         path = written(tmp_path / f"{bit_depth}.{video.extension}", stream_of(grey_ramp(9)), video, {"workflow": {"nodes": []}})
         with av.open(str(path)) as file:
             context = file.streams.video[0].codec_context
@@ -102,6 +104,16 @@ def test_colours_are_bt709(tmp_path: Path, colour: tuple[int, int, int], quality
         context = container.streams.video[0].codec_context
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range, context.pix_fmt) == (1, 1, 1, 1, "yuv420p")
     assert np.abs(read_rgb(path).astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize("colour", [(40, 160, 60), (200, 30, 30), (16, 16, 16), (235, 235, 235)])
+def test_the_ffmpeg_program_reads_the_tags_and_shows_the_same_colours(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    path = written(tmp_path / "clip.mp4", stream_of((torch.tensor(colour) / 255).expand(3, 48, 64, 3)))
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    shown = subprocess.check_output([program, "-loglevel", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+    assert np.abs(np.frombuffer(shown, np.uint8).reshape(-1, 3).astype(int) - colour).max() <= 2
+    described = subprocess.run([program, "-i", str(path)], capture_output=True, text=True, check=False).stderr
+    assert "yuv420p(tv, bt709, progressive)" in described
 
 
 def test_odd_sizes_lose_one_row_and_column(tmp_path: Path) -> None:
@@ -219,7 +231,3 @@ def test_unknown_settings_are_refused(make: Callable[[], object], complaint: str
         make()
 
 
-def test_every_codec_has_every_quality_and_write_mode() -> None:
-    for codec in CODECS.values():
-        assert tuple(codec.quality) == QUALITIES
-        assert tuple(codec.effort) == WRITE_MODES

