@@ -44,7 +44,8 @@ def sent_prompt(page: Page) -> Prompt:
 
 def without_seed(prompt: Prompt) -> Prompt:
     """The front end draws another one after each run."""
-    return {node_id: {**node, "inputs": {name: value for name, value in node["inputs"].items() if name != "seed"}} for node_id, node in prompt.items()}
+    kept = {node_id: {name: value for name, value in node["inputs"].items() if name != "seed"} for node_id, node in prompt.items()}
+    return {node_id: {"class_type": node["class_type"], "inputs": kept[node_id]} for node_id, node in prompt.items()}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -61,6 +62,7 @@ def test_run_plays_the_video_on_the_node(page: Page, server: ComfyUI, small_prom
     workflow = workflows.shipped("text_to_video")
     open_workflow(page, workflow)
     page.evaluate(SET_WIDGETS, {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "steps": 2, "filename_prefix": "browser/clip"})
+    before = without_seed(sent_prompt(page))
     page.evaluate("() => window.app.queuePrompt(0)")
     video = page.locator("video").first
     video.wait_for(state="attached", timeout=60_000)
@@ -69,7 +71,6 @@ def test_run_plays_the_video_on_the_node(page: Page, server: ComfyUI, small_prom
     (saved,) = (server.base / "output" / "browser").glob("*.mp4")
     assert videos.facts(saved).frames == 17
     assert page.evaluate("() => document.querySelector('video').duration") == pytest.approx(17 / 16, abs=0.01)
-    before = without_seed(sent_prompt(page))
     page.evaluate("() => window.app.graph.clear()")
     page.evaluate(DROP_FILE, f"/view?filename={saved.name}&subfolder=browser&type=output")
     page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(workflow["nodes"]))
