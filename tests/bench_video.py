@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--codecs", nargs="+", default=["h264"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dim", type=int, default=4, help="width of the VAE; the real one has 96")
+    parser.add_argument("--dim", type=int, default=8, help="width of the VAE; the real one has 96")
     parser.add_argument("--contender", choices=("core", "ours", "ffmpeg"), help=argparse.SUPPRESS)
     parser.add_argument("--frames", type=int, default=161, help=argparse.SUPPRESS)
     options = parser.parse_args()
