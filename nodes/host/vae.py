@@ -87,7 +87,7 @@ class TileDecoder:
         """Pictures (1, 3, t, H, W) of the next latent frames; between the tiles of a frame, cache and pictures rest on `park`."""
         vae, model = self.vae, self.vae.first_stage_model
         with on_device(vae.device):
-            cache = _moved(self.cache, vae.device)
+            cache, self.cache = _moved(self.cache, vae.device), []  # whoever else holds it keeps the old features alive beside the new
             x = model.conv2(self.window.of(latent).to(device=vae.device, dtype=vae.vae_dtype))
             pictures = model.decoder(x, feat_cache=cache, feat_idx=[0])
             pictures = torch.cat(pictures, 2) if isinstance(pictures, list) else pictures  # chunks in newer versions
