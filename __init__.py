@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes.decode import Wan22Decode
 from .nodes.experts import Wan22ExpertLoader
+from .nodes.interpolation import Wan22Interpolate, Wan22InterpolatorLoader
 from .nodes.latent import Wan22EmptyLatent
 from .nodes.lora import Wan22ApplyLoRAs, Wan22LoRA
 from .nodes.sampling import Wan22Guider, Wan22Sampler, Wan22Sigmas, Wan22Solver
@@ -25,6 +26,8 @@ class Wan22Extension(ComfyExtension):
             Wan22Sigmas,
             Wan22Solver,
             Wan22Decode,
+            Wan22InterpolatorLoader,
+            Wan22Interpolate,
             Wan22SaveVideo,
         ]
 

@@ -26,7 +26,7 @@ def pack(models: Path) -> ModuleType:
     """The pack imported into this process beside ComfyUI, which finds the tiny weights."""
     module = import_pack()
     import folder_paths
-    for name in ("diffusion_models", "text_encoders", "vae"):
+    for name in ("diffusion_models", "text_encoders", "vae", "frame_interpolation"):
         folder_paths.add_model_folder_path(name, str(models / name))
     return module
 
@@ -50,7 +50,8 @@ def small_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
 
     def build(**changes: Any) -> Prompt:
         prompt = workflows.to_prompt(workflows.shipped("text_to_video"), object_info)
-        defaults = {"resolution": "custom", "width": 32, "height": 32, "num_frames": 17, "steps": 2, "seed": 0}
+        defaults = {"resolution": "custom", "width": 32, "height": 32, "num_frames": 17, "steps": 2, "seed": 0,
+                    "num_interpolated_frames": 0}
         for name, value in {**defaults, **changes}.items():
             (inputs,) = (node["inputs"] for node in prompt.values() if name in node["inputs"])
             inputs[name] = value

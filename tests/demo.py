@@ -45,7 +45,7 @@ def main() -> int:
 
 def tiny_models() -> Path:
     folder = ROOT / ".dev" / "tiny-models"
-    if not (folder / "vae").exists():
+    if not (folder / "frame_interpolation").exists():
         print("Writing tiny random weights in the real file formats ...", flush=True)
         import_comfyui()
         tiny_weights.write_models(folder)

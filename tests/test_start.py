@@ -11,7 +11,7 @@ import pytest
 from comfyui import PACK_FOLDER, ROOT, ComfyUI, prepare_base
 
 NODES = ["Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22ExpertLoader", "Wan22LoRA", "Wan22ApplyLoRAs", "Wan22EmptyLatent", "Wan22Sampler",
-         "Wan22Guider", "Wan22Sigmas", "Wan22Solver", "Wan22Decode", "Wan22SaveVideo"]
+         "Wan22Guider", "Wan22Sigmas", "Wan22Solver", "Wan22Decode", "Wan22InterpolatorLoader", "Wan22Interpolate", "Wan22SaveVideo"]
 TROUBLE = re.compile(r"error|traceback|cannot import|import failed|warning", re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""Tiny random Wan 2.2 weights in the real file formats, under the official file names.
+"""Tiny random Wan 2.2 weights in the real file formats, under the official file names, and the real RIFE 4.26.
 
 Shapes follow the official state dicts (wan/modules/model.py, t5.py, vae2_1.py); only the widths and depths are small.
 """
@@ -10,10 +10,13 @@ import sentencepiece
 import torch
 from safetensors.torch import save_file
 
+import interpolation_oracles
+
 HIGH = "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors"
 LOW = "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE = "wan_2.1_vae.safetensors"
+RIFE = "rife_v4.26.safetensors"
 Weights = dict[str, torch.Tensor]
 
 TEXT = ("a red circle moves to the left over a blue background", "the camera pans right across a quiet harbour at dawn",
@@ -26,10 +29,12 @@ def write_models(folder: Path) -> None:
     (folder / "text_encoders").mkdir(exist_ok=True)
     (folder / "vae").mkdir(exist_ok=True)
     (folder / "loras").mkdir(exist_ok=True)
+    (folder / "frame_interpolation").mkdir(exist_ok=True)
     save_file(fp8_scaled(expert(seed=1)), folder / "diffusion_models" / HIGH)
     save_file(fp8_scaled(expert(seed=2)), folder / "diffusion_models" / LOW)
     save_file(fp8_scaled(text_encoder(seed=3), keep="shared", marker=0), folder / "text_encoders" / TEXT_ENCODER)
     save_file(vae(seed=4), folder / "vae" / VAE)
+    save_file(interpolation_oracles.rife_4_26_weights(), folder / "frame_interpolation" / RIFE)
 
 
 class Random:

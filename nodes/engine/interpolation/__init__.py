@@ -1,0 +1,1 @@
+"""New frames between the frames of a clip: the networks, their files, and the stream that runs them."""

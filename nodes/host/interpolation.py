@@ -1,0 +1,103 @@
+"""Frame interpolation through ComfyUI: its model folder, its memory management, its VIDEO."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import folder_paths
+import torch
+from comfy_api.latest import Input
+
+from ..engine.checkpoints import safetensors_shapes
+from ..engine.choices import check_range
+from ..engine.frames import FrameStream
+from ..engine.interpolation.archives import read
+from ..engine.interpolation.checkpoints import build, detect
+from ..engine.interpolation.film import Film
+from ..engine.interpolation.rife import Rife
+from ..engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
+from .memory import Model, on_device, shares_memory
+from .models import SAFETENSORS, model_names, model_path
+from .video import LazyVideo, keep_latent_of, stream_of
+
+FOLDER = "frame_interpolation"
+
+
+def interpolator_names() -> list[str]:
+    """The files in models/frame_interpolation, a folder that newer ComfyUI versions know and 0.3.75 is told of."""
+    if FOLDER not in folder_paths.folder_names_and_paths:
+        place = Path(folder_paths.models_dir) / FOLDER
+        folder_paths.folder_names_and_paths[FOLDER] = ([str(place)], folder_paths.supported_pt_extensions)
+    return model_names(FOLDER)
+
+
+def check_interpolator_file(name: str) -> None:
+    """ValueError unless the file is there and holds a RIFE or FILM network."""
+    path = model_path(FOLDER, name)
+    header_only = path.suffix in SAFETENSORS
+    detect({key: torch.empty(shape, device="meta") for key, shape in safetensors_shapes(path).items()} if header_only else read(path))
+
+
+def load_interpolator(name: str) -> Model:
+    """The network as a ModelPatcher, in fp16 where ComfyUI says that the GPU is good at it, else in float32."""
+    return _patcher(read(model_path(FOLDER, name)))
+
+
+def interpolated(video: Input.Video, interpolator: Model, new_frames: int, adjust_rate: bool, scene_cut: float) -> Input.Video:
+    """VIDEO with `new_frames` frames between each two, at a rate that keeps its duration or, without `adjust_rate`, in slow motion.
+
+    `interpolator` may come from core's loader as well. ValueError for a number out of range.
+    """
+    check_range("num_interpolated_frames", new_frames, 0, MOST_NEW_FRAMES)
+    check_range("scene_cut", scene_cut, 0.0, 1.0)
+    if new_frames == 0:
+        return video
+    source = stream_of(video)
+    model = interpolator if isinstance(interpolator.model, (Rife, Film)) else _patcher(interpolator.model.state_dict())
+    stream = replace(source, count=total_frames(source.count, new_frames), rate=source.rate * (new_frames + 1) if adjust_rate else source.rate,
+                     pull=lambda: _pulled(source, model, new_frames, scene_cut))
+    return LazyVideo(stream, keep_latent_of(video))
+
+
+def _patcher(weights: dict[str, torch.Tensor]) -> Model:
+    device = comfy.model_management.get_torch_device()
+    network = build(weights, comfy.ops.disable_weight_init)
+    network.to(torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32)
+    make = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # not yet in 0.3.75, and swapped at start-up later
+    return make(network, load_device=device, offload_device=comfy.model_management.unet_offload_device())
+
+
+def _pulled(source: FrameStream, model: Model, new_frames: int, scene_cut: float) -> Iterator[torch.Tensor]:
+    network = ManagedNetwork(model, source)
+    engine = Interpolator(network, model.load_device, network.dtype, network.moments_that_fit(new_frames), (comfy.model_management.OOM_EXCEPTION,))
+    return interpolate(source.pull(), new_frames, engine, scene_cut or None, _stop_if_interrupted)
+
+
+class ManagedNetwork:
+    """The network of a ModelPatcher, brought to its device again before each frame: decoding may have taken its place in between."""
+
+    def __init__(self, model: Model, source: FrameStream) -> None:
+        self.model, self.network = model, model.model
+        self.multiple, self.recursive, self.values_per_pixel = self.network.multiple, self.network.recursive, self.network.values_per_pixel
+        self.pair, self.between = self.network.pair, self.network.between
+        self.dtype = next(self.network.parameters()).dtype
+        self.bytes_per_moment = source.width * source.height * self.values_per_pixel * self.dtype.itemsize
+
+    def features(self, frame: torch.Tensor) -> Any:
+        comfy.model_management.load_models_gpu([self.model], memory_required=self.bytes_per_moment, force_full_load=True)
+        with on_device(self.model.load_device):
+            return self.network.features(frame)
+
+    def moments_that_fit(self, wanted: int) -> int:
+        """One at a time where memory is shared with everything else; on a GPU as many as are free."""
+        if shares_memory(self.model.load_device):
+            return 1
+        return max(1, min(wanted, int(comfy.model_management.get_free_memory(self.model.load_device) // self.bytes_per_moment)))
+
+
+def _stop_if_interrupted(_: int) -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()

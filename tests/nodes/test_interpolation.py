@@ -1,0 +1,170 @@
+"""Interpolation on VIDEO: frames, rate and sound as promised, lazily, with real RIFE 4.26 weights; bad input told early."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import clips
+import interpolation_oracles as oracles
+import tiny_weights
+import videos
+import workflows
+from comfyui import PACK_FOLDER, ComfyUI, Prompt, PromptFailed, PromptRejected
+
+Build = Callable[..., Prompt]
+
+
+@pytest.fixture(scope="module")
+def host(pack: ModuleType) -> Any:
+    return pack.nodes.host.interpolation
+
+
+@pytest.fixture(scope="module")
+def rife(host: Any) -> Any:
+    return host.load_interpolator(tiny_weights.RIFE)
+
+
+@pytest.fixture
+def scene(pack: ModuleType) -> Any:
+    from comfy_api.latest import InputImpl, Types
+    sound = {"waveform": torch.rand(1, 1, 16000) - 0.5, "sample_rate": 16000}
+    images = clips.clip("bikes.mp4", 2, 5)[:, :96, :128].contiguous()
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=Fraction(5)))
+
+
+@pytest.mark.parametrize("new_frames", [1, 2, 3, 4])
+@pytest.mark.parametrize("adjust", [True, False])
+def test_frames_rate_and_sound(host: Any, rife: Any, scene: Any, new_frames: int, adjust: bool) -> None:
+    made = host.interpolated(scene, rife, new_frames, adjust, 0.5)
+    count = 4 * (new_frames + 1) + 1
+    assert (made.get_frame_count(), made.get_frame_rate(), made.get_dimensions()) == (count, 5 * (new_frames + 1) if adjust else 5, (128, 96))
+    given, components = scene.get_components(), made.get_components()
+    assert components.images.shape == (count, 96, 128, 3)
+    assert torch.equal(components.images[:: new_frames + 1], given.images)
+    assert torch.equal(components.audio["waveform"], given.audio["waveform"])
+
+
+def test_new_frames_lie_between_their_neighbours(host: Any, rife: Any, pack: ModuleType) -> None:
+    """Every second frame of a real clip, put back: closer to the truth than the mean of its neighbours by 5 dB."""
+    from comfy_api.latest import InputImpl, Types
+    whole = clips.clip("bikes.mp4", 2, 9)[:, :256, :512].contiguous()
+    thinned = InputImpl.VideoFromComponents(Types.VideoComponents(images=whole[::2], audio=None, frame_rate=Fraction(8)))
+    made = host.interpolated(thinned, rife, 1, True, 0.5).get_components().images
+    truth, blend = whole[1::2], (whole[:-2:2] + whole[2::2]) / 2
+    quality = {name: -10 * torch.log10((frames - truth).square().mean()) for name, frames in (("rife", made[1::2]), ("blend", blend))}
+    assert quality["rife"] > quality["blend"] + 5, quality
+
+
+def test_none_passes_through_untouched(host: Any, rife: Any, scene: Any) -> None:
+    assert host.interpolated(scene, rife, 0, True, 0.5) is scene
+
+
+def test_nothing_is_computed_before_a_frame_is_pulled_and_then_one_pair(host: Any, rife: Any, pack: ModuleType) -> None:
+    pulled: list[int] = []
+
+    def source() -> Iterator[torch.Tensor]:
+        for index in range(50):
+            pulled.append(index)
+            yield torch.full((1, 64, 64, 3), index / 50)
+
+    stream = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.frames").FrameStream(64, 64, 50, Fraction(16), source)
+    made = host.interpolated(pack.nodes.host.video.LazyVideo(stream), rife, 1, True, 0.5).stream.pull()
+    assert pulled == []
+    next(made), next(made)
+    assert len(pulled) == 2
+
+
+def test_the_latent_stays_known_for_when_writing_fails(host: Any, rife: Any, pack: ModuleType, scene: Any) -> None:
+    lazy = pack.nodes.host.video.LazyVideo(pack.nodes.host.video.stream_of(scene), lambda: Path("kept.latent"))
+    assert host.interpolated(lazy, rife, 1, True, 0.5).keep_latent() == Path("kept.latent")
+
+
+def test_interruption_stops_between_frames(host: Any, rife: Any, scene: Any) -> None:
+    import comfy.model_management
+    made = host.interpolated(scene, rife, 1, True, 0.5).stream.pull()
+    next(made)
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        list(made)
+
+
+def test_the_network_is_comfyuis_to_manage(host: Any, rife: Any, scene: Any) -> None:
+    import comfy.model_management
+    import comfy.model_patcher
+    assert isinstance(rife, comfy.model_patcher.ModelPatcher)
+    host.interpolated(scene, rife, 1, True, 0.5).get_components()
+    assert any(loaded.model is not None and loaded.model.model is rife.model for loaded in comfy.model_management.current_loaded_models)
+
+
+def test_a_network_from_cores_loader_gives_the_same_frames(host: Any, rife: Any, scene: Any) -> None:
+    """Core's loader keeps the names of the file in a network of its own; here a stand-in with just those weights."""
+    import comfy.model_patcher
+
+    class CoreNetwork(torch.nn.Module):
+        def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+            return oracles.rife_4_26_weights()
+
+    core = comfy.model_patcher.ModelPatcher(CoreNetwork(), torch.device("cpu"), torch.device("cpu"))
+    ours, theirs = (host.interpolated(scene, model, 1, True, 0.5).get_components().images for model in (rife, core))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("new_frames", "scene_cut", "complaint"), [
+    (5, 0.5, "num_interpolated_frames is 5; it must be between 0 and 4"), (-1, 0.5, "num_interpolated_frames is -1"), (1, 1.5, "scene_cut is 1.5")])
+def test_numbers_out_of_range_are_refused(host: Any, rife: Any, scene: Any, new_frames: int, scene_cut: float, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        host.interpolated(scene, rife, new_frames, True, scene_cut)
+
+
+def test_the_whole_graph_interpolates(server: ComfyUI, small_prompt: Build) -> None:
+    (path,) = server.saved_videos(server.run(small_prompt(num_interpolated_frames=1, width=64, height=64)))
+    assert videos.facts(path) == videos.VideoFacts(33, 64, 64, Fraction(32), "h264", "yuv420p")
+    (path,) = server.saved_videos(server.run(small_prompt(num_interpolated_frames=4, adjust_fps_for_interpolation=False, width=64, height=64)))
+    assert videos.facts(path) == videos.VideoFacts(81, 64, 64, Fraction(16), "h264", "yuv420p")
+
+
+def test_core_writes_what_was_interpolated(server: ComfyUI, small_prompt: Build) -> None:
+    prompt = small_prompt(num_interpolated_frames=2, width=64, height=64)
+    (save,) = workflows.nodes_of(prompt, "Wan22SaveVideo")
+    video = prompt[save]["inputs"]["video"]
+    prompt[save] = {"class_type": "SaveVideo", "inputs": {"video": video, "filename_prefix": "core", "format": "auto", "codec": "auto"}}
+    (path,) = server.saved_videos(server.run(prompt))
+    assert (videos.facts(path).frames, videos.facts(path).rate) == (49, 48)
+
+
+def test_too_small_a_video_is_told(server: ComfyUI, small_prompt: Build) -> None:
+    with pytest.raises(PromptFailed, match="frame 0 is 16x16; interpolation needs at least 32x32"):
+        server.run(small_prompt(num_interpolated_frames=1, width=16, height=16))
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("missing.safetensors", "'missing.safetensors' is not in models/frame_interpolation. Official files: https://huggingface.co/Comfy-Org/frame"),
+    ("expert.safetensors", "which are neither RIFE 4.x nor FILM"),
+    ("half.safetensors", "is not a complete safetensors file"),
+    ("half.pth", "half.pth"),
+])
+def test_files_that_hold_no_network_are_refused_at_queue_time(server: ComfyUI, models: Path, small_prompt: Build, name: str, words: str) -> None:
+    folder = models / "frame_interpolation"
+    whole = (folder / tiny_weights.RIFE).read_bytes()
+    (folder / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "half.pth").write_bytes(oracles.rife_4_26_file().read_bytes()[:100_000])
+    save_file(tiny_weights.expert(seed=1), folder / "expert.safetensors")
+    try:
+        with pytest.raises(PromptRejected, match=words.replace(".", r"\.")):
+            server.queue(small_prompt(model=name))
+    finally:
+        for extra in ("half.safetensors", "half.pth", "expert.safetensors"):
+            (folder / extra).unlink()
+
+
+def test_the_weights_written_for_tests_are_the_published_file(models: Path) -> None:
+    path = models / "frame_interpolation" / tiny_weights.RIFE
+    assert path.stat().st_size == 22_674_688
+    assert len(load_file(path)) == 158
