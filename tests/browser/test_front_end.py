@@ -69,8 +69,8 @@ def test_run_plays_the_video_on_the_node(page: Page, server: ComfyUI, small_prom
     page.wait_for_function("() => { const video = document.querySelector('video'); return video.readyState >= 2 && video.videoWidth === 64 }")
     screenshot(page, "video_on_node")
     (saved,) = (server.base / "output" / "browser").glob("*.mp4")
-    assert videos.facts(saved).frames == 17
-    assert page.evaluate("() => document.querySelector('video').duration") == pytest.approx(17 / 16, abs=0.01)
+    assert videos.facts(saved).frames == 33
+    assert page.evaluate("() => document.querySelector('video').duration") == pytest.approx(33 / 32, abs=0.01)
     page.evaluate("() => window.app.graph.clear()")
     page.evaluate(DROP_FILE, f"/view?filename={saved.name}&subfolder=browser&type=output")
     page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(workflow["nodes"]))
