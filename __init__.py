@@ -11,6 +11,8 @@ from .nodes.sampling import Wan22Guider, Wan22Sampler, Wan22Sigmas, Wan22Solver
 from .nodes.text import Wan22TextEncode, Wan22TextEncoderLoader
 from .nodes.video import Wan22SaveVideo
 
+WEB_DIRECTORY = "web"
+
 
 class Wan22Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

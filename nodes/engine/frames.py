@@ -22,8 +22,11 @@ class Audio:
         first = round(begin * self.sample_rate)
         return replace(self, waveform=self.waveform[:, first : first + round(duration * self.sample_rate)])
 
-    def reversed(self) -> "Audio":
-        return replace(self, waveform=self.waveform.flip(-1))
+    def backwards(self, duration: float) -> "Audio":
+        """What sounds in the first `duration` seconds, silence included, from its end to its beginning."""
+        length = round(duration * self.sample_rate)
+        heard = torch.nn.functional.pad(self.waveform[:, :length], (0, max(0, length - self.waveform.shape[1])))
+        return replace(self, waveform=heard.flip(-1))
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,6 @@ def _decoded_clips(vae: comfy.sd.VAE, samples: torch.Tensor, frames: int, keep_l
 
 
 def _finite(chunk: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(chunk.sum()):
+    if not torch.isfinite(chunk.sum(dtype=torch.float32)):
         raise ArithmeticError("the VAE made NaN, which would be black frames. Start ComfyUI with --bf16-vae or --fp32-vae")
     return chunk

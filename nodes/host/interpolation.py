@@ -20,7 +20,7 @@ from ..engine.interpolation.checkpoints import build, detect
 from ..engine.interpolation.film import Film
 from ..engine.interpolation.rife import Rife
 from ..engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
-from .memory import Model, on_device, shares_memory
+from .memory import Model, is_out_of_memory, keep_loaded, on_device, shares_memory
 from .models import SAFETENSORS, model_names, model_path
 from .video import LazyVideo, keep_latent_of, stream_of
 
@@ -29,9 +29,9 @@ FOLDER = "frame_interpolation"
 
 def interpolator_names() -> list[str]:
     """The files in models/frame_interpolation, a folder that newer ComfyUI versions know and 0.3.75 is told of."""
-    if FOLDER not in folder_paths.folder_names_and_paths:
-        place = Path(folder_paths.models_dir) / FOLDER
-        folder_paths.folder_names_and_paths[FOLDER] = ([str(place)], folder_paths.supported_pt_extensions)
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    places, extensions = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (places, extensions or folder_paths.supported_pt_extensions)
     return model_names(FOLDER)
 
 
@@ -73,7 +73,7 @@ def _patcher(weights: dict[str, torch.Tensor]) -> Model:
 
 def _pulled(source: FrameStream, model: Model, new_frames: int, scene_cut: float) -> Iterator[torch.Tensor]:
     network = ManagedNetwork(model, source)
-    engine = Interpolator(network, model.load_device, network.dtype, network.moments_that_fit(new_frames), (comfy.model_management.OOM_EXCEPTION,))
+    engine = Interpolator(network, model.load_device, network.dtype, network.moments_that_fit(new_frames), is_out_of_memory)
     return interpolate(source.pull(), new_frames, engine, scene_cut or None, _stop_if_interrupted)
 
 
@@ -88,7 +88,7 @@ class ManagedNetwork:
         self.bytes_per_moment = source.width * source.height * self.values_per_pixel * self.dtype.itemsize
 
     def features(self, frame: torch.Tensor) -> Any:
-        comfy.model_management.load_models_gpu([self.model], memory_required=self.bytes_per_moment, force_full_load=True)
+        keep_loaded(self.model, self.bytes_per_moment)
         with on_device(self.model.load_device):
             return self.network.features(frame)
 
@@ -96,6 +96,7 @@ class ManagedNetwork:
         """One at a time where memory is shared with everything else; on a GPU as many as are free."""
         if shares_memory(self.model.load_device):
             return 1
+        keep_loaded(self.model, wanted * self.bytes_per_moment)
         return max(1, min(wanted, int(comfy.model_management.get_free_memory(self.model.load_device) // self.bytes_per_moment)))
 
 

@@ -47,6 +47,15 @@ def _pages_by_itself(model: Model) -> bool:
     return getattr(model, "is_dynamic", lambda: False)()
 
 
+def keep_loaded(model: Model, activations: float) -> None:
+    """Bring a model that streams back to its device when another one took its place since; `activations` in bytes. Cheap when nothing happened."""
+    for loaded in comfy.model_management.current_loaded_models:
+        here = loaded.model is not None and loaded.model.model is model.model
+        if here and (_pages_by_itself(model) or loaded.model_loaded_memory() >= loaded.model_memory()):
+            return
+    comfy.model_management.load_models_gpu([model], memory_required=activations, force_full_load=True)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Newer ComfyUI versions know more kinds of this error than one class."""
     management = comfy.model_management

@@ -1,21 +1,24 @@
 """Files in ComfyUI's output folder: names, metadata, and writing a VIDEO without losing it."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import av
 import comfy.cli_args
+import comfy.model_management
 import folder_paths
 from comfy_api.latest import Input, InputImpl
 
 from ..engine.frames import FrameStream
 from ..engine.video.formats import VideoFormat
 from ..engine.video.spool import backwards
-from ..engine.video.write import PartFile, write_file
-from .decoding import where_kept
-from .video import keep_latent_of, levels, stream_of
+from ..engine.video.write import PartFile, remove_stale_parts, write_file
+from .decoding import DecodingFailed, where_kept
+from .video import keep_latent_of, levels, stream_of, watched
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 class WritingFailed(RuntimeError):
@@ -38,7 +41,7 @@ def check_prefix(filename_prefix: str) -> Path:
         raise ValueError(f"filename_prefix is '{filename_prefix}'; give a file name, for example video/Wan22.")
     if not (output / filename_prefix).resolve().is_relative_to(output):
         raise ValueError(f"filename_prefix is '{filename_prefix}'; it must stay below the output folder {output}. "
-                         "Remove the '..' or the leading '/'.")
+                         "Remove the '..' or the leading '/', or the link that leads out of it.")
     return output
 
 
@@ -52,27 +55,34 @@ def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, 
 def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, reverse: bool, tags: Mapping[str, Any]) -> SavedVideo:
     """Write the frames of `video`, with progress and interruption per chunk; `tags` become the file's metadata.
 
-    WritingFailed when the disk is full or a folder cannot be written; the latent is kept then.
+    WritingFailed when making the frames or writing them fails, on a full disk for example; the latent is kept then.
     """
     stream = stream_of(video)
-    clip = levels(stream, video_format)
+    clip = watched(levels(stream, video_format), stream.count)
     try:
         if reverse:
-            clip = backwards(clip, temporary_folder())
-            stream = replace(stream, audio=stream.audio and stream.audio.reversed())
+            clip = watched(backwards(clip, temporary_folder()), stream.count)
+            stream = replace(stream, audio=stream.audio and stream.audio.backwards(stream.duration))
         part, subfolder = claimed_file(filename_prefix, stream, video_format)
         write_file(part, clip, stream, video_format, tags)
-    except (OSError, av.error.FFmpegError) as error:
-        folders = " and ".join({folder_paths.get_output_directory(), *([folder_paths.get_temp_directory()] if reverse else [])})
-        raise WritingFailed(f"the video could not be written: {error}. Make room in {folders}, or make it writable."
-                            f"{where_kept(keep_latent_of(video))}") from error
+    except (comfy.model_management.InterruptProcessingException, DecodingFailed):
+        raise
+    except Exception as error:
+        raise WritingFailed(f"the video could not be written: {error}.{_room_for(error)}{where_kept(keep_latent_of(video))}") from error
     return SavedVideo(InputImpl.VideoFromFile(str(part.target)), part.target, subfolder)
+
+
+def _room_for(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.errno not in NO_ROOM:
+        return ""
+    return f" Make room in {folder_paths.get_output_directory()} and {folder_paths.get_temp_directory()}, or make them writable."
 
 
 def claimed_file(filename_prefix: str, stream: FrameStream, video: VideoFormat) -> tuple[PartFile, str]:
     """The next numbered file for this prefix, claimed against other writers, and its folder below the output folder."""
     output = check_prefix(filename_prefix)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output), stream.width, stream.height)
+    remove_stale_parts(Path(folder), name)
     while True:
         try:
             return PartFile(Path(folder) / f"{name}_{counter:05}_.{video.extension}"), subfolder

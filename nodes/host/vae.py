@@ -11,7 +11,7 @@ import torch
 from ..engine.frames import chunks
 from ..engine.video.sizes import LATENT_STRIDE
 from ..engine.video.tiles import Window, blend, windows
-from .memory import is_out_of_memory, on_device
+from .memory import is_out_of_memory, keep_loaded, on_device
 from .messages import log
 
 TILES = (64, 32, 16)  # latent units: 512, 256, 128 pixels
@@ -62,10 +62,9 @@ def _decoded_in_tiles(vae: comfy.sd.VAE, samples: torch.Tensor, tile: int) -> It
     overlap = tile // 4
     decoders = [TileDecoder(vae, window) for window in windows(height, width, tile, overlap)]
     shape = decoders[0].window.of(samples).shape
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=vae.memory_used_decode(shape, vae.vae_dtype),
-                                           force_full_load=vae.disable_offload)
     for begin, end in _steps(samples.shape[2]):
         comfy.model_management.throw_exception_if_processing_interrupted()
+        keep_loaded(vae.patcher, vae.memory_used_decode(shape, vae.vae_dtype))
         latent = samples[:, :, begin:end]
         if len(decoders) == 1:
             pictures = decoders[0].decode(latent)

@@ -4,10 +4,11 @@ import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management
 import comfy.utils
+import numpy as np
 import torch
 from comfy_api.latest import Input, InputImpl, Types
 
@@ -16,6 +17,7 @@ from ..engine.video import read
 from ..engine.video.formats import VideoFormat
 from ..engine.video.write import write
 
+Chunk = TypeVar("Chunk", torch.Tensor, np.ndarray)
 KeepLatent = Callable[[], Path]
 
 
@@ -30,7 +32,7 @@ class LazyVideo(Input.Video):
 
     def get_components(self) -> Types.VideoComponents:
         """All frames in memory, float32 (T, H, W, 3), as core's nodes for images take them."""
-        images = gathered(watched(self.stream), self.stream.count)
+        images = gathered(watched(self.stream.pull(), self.stream.count), self.stream.count)
         return Types.VideoComponents(images=images, audio=_to_comfy(self.stream.audio), frame_rate=self.stream.rate)
 
     def save_to(self, path: str | io.BytesIO, format: str = "auto", codec: str = "auto", metadata: dict[str, Any] | None = None,
@@ -41,13 +43,13 @@ class LazyVideo(Input.Video):
                 raise ValueError(f"{name} is '{asked}'; ComfyUI's Save Video writes {ours}. Use Wan 2.2 Save Video for other codecs and containers.")
         options = {name: str(value) for name, value in (("crf", crf), ("preset", preset)) if value is not None}
         video = VideoFormat(bit_depth=bit_depth or 8, options=options)
-        write(path, levels(self.stream, video), self.stream, video, metadata or {})
+        write(path, watched(levels(self.stream, video), self.stream.count), self.stream, video, metadata or {})
 
     def as_trimmed(self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False) -> "LazyVideo | None":
         """The part from `start_time` (seconds, negative: from the end) for `duration` (0: to the end); None where nothing or too little is left."""
         stream, start = self.stream, start_time or 0.0
         first = max(0, round((start if start >= 0 else stream.duration + start) * stream.rate))
-        asked = round((duration or 0.0) * stream.rate) or stream.count
+        asked = max(1, round(duration * stream.rate)) if duration else stream.count
         count = min(asked, stream.count - first)
         if count <= 0 or (strict_duration and duration and count < asked):
             return None
@@ -78,7 +80,7 @@ def stream_of(video: Input.Video) -> FrameStream:
         return video.stream
     if isinstance(video, InputImpl.VideoFromFile) and _starts_at_the_beginning(video) and read.is_plain(source := video.get_stream_source()):
         width, height = video.get_dimensions()
-        return FrameStream(width, height, video.get_frame_count(), _exact(video.get_frame_rate()), lambda: read.frames(source), read.audio(source))
+        return FrameStream(width, height, read.count(source), _exact(video.get_frame_rate()), lambda: read.frames(source), read.audio(source))
     components = video.get_components()
     count, height, width = components.images.shape[:3]
     return FrameStream(width, height, count, _exact(components.frame_rate), lambda: chunks(components.images), _from_comfy(components.audio))
@@ -88,21 +90,21 @@ def keep_latent_of(video: Input.Video) -> KeepLatent | None:
     return getattr(video, "keep_latent", None)
 
 
-def watched(stream: FrameStream) -> Iterator[torch.Tensor]:
-    """Pull the stream with a progress bar on the running node and interruption between chunks; ValueError for an empty one."""
-    progress, done = comfy.utils.ProgressBar(stream.count), 0
-    for chunk in stream.pull():
+def watched(clip: Iterator[Chunk], count: int) -> Iterator[Chunk]:
+    """Pass chunks on with a progress bar on the running node and interruption between them; ValueError for an empty clip."""
+    progress, done = comfy.utils.ProgressBar(count), 0
+    for chunk in clip:
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield chunk
         done += len(chunk)
-        progress.update_absolute(done, max(done, stream.count))
+        progress.update_absolute(done, max(done, count))
     if done == 0:
         raise ValueError("the video has no frames; connect one that has.")
 
 
-def levels(stream: FrameStream, video: VideoFormat) -> Iterator[Any]:
+def levels(stream: FrameStream, video: VideoFormat) -> Iterator[np.ndarray]:
     """The stream as whole levels (T, H, W, 3) of the depth that the file wants, rounded where the frames are."""
-    return (to_levels(chunk, video.level_depth) for chunk in watched(stream))
+    return (to_levels(chunk, video.level_depth) for chunk in stream.pull())
 
 
 def _starts_at_the_beginning(video: Input.Video) -> bool:

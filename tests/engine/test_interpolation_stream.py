@@ -45,7 +45,7 @@ class Blend:
 
 
 def run(network: Network, clip: torch.Tensor, new_frames: int, chunk: int = 3, batch: int = 4, **options: Any) -> torch.Tensor:
-    interpolator = Interpolator(network, torch.device("cpu"), timestep_batch=batch, out_of_memory=(OutOfMemory,))
+    interpolator = Interpolator(network, torch.device("cpu"), timestep_batch=batch, is_out_of_memory=lambda error: isinstance(error, OutOfMemory))
     return torch.cat(list(interpolate(iter(clip.split(chunk)), new_frames, interpolator, **options)))
 
 

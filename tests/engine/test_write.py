@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from av.video.reformatter import Colorspace
 
 from engine.frames import Audio, FrameStream, chunks, to_levels
 from engine.video.formats import CODECS, QUALITIES, VideoFormat, available_bit_depths, available_codecs, check_format
-from engine.video.write import QUEUED_CHUNKS, PartFile, encode_beside, write, write_file
+from engine.video.write import QUEUED_CHUNKS, PartFile, encode_beside, remove_stale_parts, write, write_file
 
 FAST = VideoFormat(write_mode="fast")
 
@@ -173,12 +174,12 @@ def test_a_claimed_name_cannot_be_claimed_again(tmp_path: Path) -> None:
         PartFile(tmp_path / "clip.mp4")
 
 
-def test_the_part_file_of_a_killed_process_is_taken_over_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    PartFile(tmp_path / "clip.mp4")
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 25 * 3600)
-    PartFile(tmp_path / "clip.mp4").discard()
-    assert list(tmp_path.iterdir()) == []
+def test_the_part_files_of_killed_processes_go_after_a_day(tmp_path: Path) -> None:
+    for name, hours in (("clip_00001_", 25), ("clip_00002_", 1), ("other_00001_", 25)):
+        path = PartFile(tmp_path / f"{name}.mp4").path
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+    remove_stale_parts(tmp_path, "clip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip_00002_.mp4.part", "other_00001_.mp4.part"]
 
 
 def test_encoding_runs_beside_but_not_far_behind() -> None:

@@ -150,6 +150,16 @@ def test_interruption_is_no_failure(pack: ModuleType, vae: Any, input_folder: Pa
     assert list(input_folder.iterdir()) == []
 
 
+def test_a_vae_that_was_unloaded_between_two_frames_is_loaded_again(pack: ModuleType, vae: Any) -> None:
+    management = importlib.import_module("comfy.model_management")
+    clip = pack.nodes.host.decoding.decode({"samples": LATENT}, vae, 16).stream.pull()
+    next(clip)
+    management.unload_all_models()
+    assert vae.patcher not in [loaded.model for loaded in management.current_loaded_models]
+    next(clip)
+    assert vae.patcher in [loaded.model for loaded in management.current_loaded_models]
+
+
 def test_another_vae_decodes_in_its_own_way(pack: ModuleType, vae: Any) -> None:
     class TiledVAE:
         latent_channels = 16

@@ -1,6 +1,7 @@
 """Interpolation on VIDEO: frames, rate and sound as promised, lazily, with real RIFE 4.26 weights; bad input told early."""
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -37,6 +38,19 @@ def scene(pack: ModuleType) -> Any:
     sound = {"waveform": torch.rand(1, 1, 16000) - 0.5, "sample_rate": 16000}
     images = clips.clip("bikes.mp4", 2, 5)[:, :96, :128].contiguous()
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=Fraction(5)))
+
+
+def core_interpolator() -> Any:
+    import comfy.model_patcher
+    if importlib.util.find_spec("comfy_extras.nodes_frame_interpolation"):
+        loader = importlib.import_module("comfy_extras.nodes_frame_interpolation").FrameInterpolationModelLoader
+        return loader.execute(tiny_weights.RIFE).args[0]
+
+    class CoreNetwork(torch.nn.Module):
+        def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+            return oracles.rife_4_26_weights()
+
+    return comfy.model_patcher.ModelPatcher(CoreNetwork(), torch.device("cpu"), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("new_frames", [1, 2, 3, 4])
@@ -104,14 +118,8 @@ def test_the_network_is_comfyuis_to_manage(host: Any, rife: Any, scene: Any) -> 
 
 
 def test_a_network_from_cores_loader_gives_the_same_frames(host: Any, rife: Any, scene: Any) -> None:
-    """Core's loader keeps the names of the file in a network of its own; here a stand-in with just those weights."""
-    import comfy.model_patcher
-
-    class CoreNetwork(torch.nn.Module):
-        def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
-            return oracles.rife_4_26_weights()
-
-    core = comfy.model_patcher.ModelPatcher(CoreNetwork(), torch.device("cpu"), torch.device("cpu"))
+    """Core's loader keeps the names of the file in a network of its own; 0.3.75 has none, there a stand-in holds just those weights."""
+    core = core_interpolator()
     ours, theirs = (host.interpolated(scene, model, 1, True, 0.5).get_components().images for model in (rife, core))
     assert torch.equal(ours, theirs)
 

@@ -84,7 +84,7 @@ def test_formats_core_does_not_write_are_refused(lazy: Any, tmp_path: Path, keyw
 
 
 @pytest.mark.parametrize(("start", "duration", "expected"), [
-    (0, 0, range(20)), (0.5, 1, range(5, 15)), (1.5, 9, range(15, 20)), (-0.5, 0, range(15, 20)), (None, None, range(20))])
+    (0, 0, range(20)), (0, 0.01, range(1)), (0.5, 1, range(5, 15)), (1.5, 9, range(15, 20)), (-0.5, 0, range(15, 20)), (None, None, range(20))])
 def test_trimming_takes_the_frames_of_that_time(lazy: Any, start: float, duration: float, expected: range) -> None:
     assert torch.equal(lazy.as_trimmed(start, duration).get_components().images, NUMBERED[list(expected)])
 
@@ -110,6 +110,17 @@ def test_a_file_is_streamed_and_equals_what_core_reads(pack: ModuleType, files: 
     assert (stream.count, stream.rate, stream.width, stream.height) == (20, 10, 48, 32)
     assert stream.audio.sample_rate == core.audio["sample_rate"]
     torch.testing.assert_close(stream.audio.waveform, core.audio["waveform"][0])
+
+
+@pytest.mark.parametrize("container", ["webm", "mkv"])
+def test_containers_without_a_frame_count_are_counted(pack: ModuleType, lazy: Any, tmp_path: Path, container: str) -> None:
+    from comfy_api.latest import InputImpl
+    engine = f"{PACK_FOLDER}.nodes.engine.video"
+    write, formats = importlib.import_module(f"{engine}.write"), importlib.import_module(f"{engine}.formats")
+    video_format = formats.VideoFormat("low", "fast", "vp9", container)
+    path = tmp_path / f"clip.{container}"
+    write.write_file(write.PartFile(path), pack.nodes.host.video.levels(lazy.stream, video_format), lazy.stream, video_format, {})
+    assert pack.nodes.host.video.stream_of(InputImpl.VideoFromFile(str(path))).count == 20
 
 
 def test_a_buffer_can_be_pulled_by_two_at_once(pack: ModuleType, files: Any, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import errno
 import importlib
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -102,6 +104,69 @@ def test_a_full_disk_is_told_and_the_latent_kept(pack: ModuleType, formats: Modu
     assert len(list((folders / "input").iterdir())) == 1
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="POSIX can limit the size of files")
+@pytest.mark.parametrize("limit", [3_000, 60_000])
+def test_a_disk_that_fills_up_at_any_time_leaves_no_broken_file(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, limit: int) -> None:
+    """The operating system refuses to write on, with the encoder and the muxer as they are; the latent is smaller than the limit."""
+    import resource
+    noise = torch.rand(20, 128, 128, 3)
+    lazy = pack.nodes.host.video.LazyVideo(replace(lazy.stream, width=128, height=128, pull=lambda: iter([noise])), lazy.keep_latent)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(pack.nodes.host.saving.WritingFailed, match=r"Make room in .*output.*The latent"):
+            save(pack, formats, lazy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((folders / "output").rglob("*.*")) == []
+    assert save(pack, formats, lazy).path.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error"), ValueError("frame 7 holds NaN"), torch.cuda.OutOfMemoryError("no room for FILM")])
+def test_frames_that_fail_keep_the_latent_and_advise_no_room(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any,
+                                                             error: Exception) -> None:
+    def failing() -> Iterator[torch.Tensor]:
+        yield NUMBERED[:4]
+        raise error
+
+    broken = pack.nodes.host.video.LazyVideo(replace(lazy.stream, pull=failing), lazy.keep_latent)
+    with pytest.raises(pack.nodes.host.saving.WritingFailed, match=f"{error}.*kept as") as failure:
+        save(pack, formats, broken)
+    assert "Make room" not in str(failure.value)
+    assert list((folders / "output").rglob("*.*")) == []
+
+
+def test_writing_backwards_can_be_interrupted_after_the_last_frame_was_made(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any) -> None:
+    import comfy.model_management
+
+    def interrupted_at_the_end() -> Iterator[torch.Tensor]:
+        yield from NUMBERED.split(4)
+        comfy.model_management.interrupt_current_processing()
+
+    stopped = pack.nodes.host.video.LazyVideo(replace(lazy.stream, pull=interrupted_at_the_end), lazy.keep_latent)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        save(pack, formats, stopped, reverse=True)
+    assert list(folders.rglob("*.*")) == []
+
+
+@pytest.mark.parametrize("seconds", [1.0, 8.0])
+def test_backwards_sound_belongs_to_the_same_frames(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, seconds: float) -> None:
+    """A click at 0.5 s of 2 s of picture clicks at 1.5 s, however long the sound is."""
+    click = torch.zeros(1, int(48000 * seconds))
+    click[:, 24000:24480] = 1
+    stream = replace(lazy.stream, audio=replace(lazy.stream.audio, waveform=click))
+    saved = save(pack, formats, pack.nodes.host.video.LazyVideo(stream), reverse=True)
+    heard = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.read").audio(str(saved.path)).waveform[0]
+    assert int(heard.abs().argmax()) / 48000 == pytest.approx(1.5, abs=0.06)
+
+
+def test_nothing_about_the_workflow_is_written_under_disable_metadata(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    import comfy.cli_args
+    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}) == {"workflow": {}, "prompt": {"1": {}}}
+    monkeypatch.setattr(comfy.cli_args.args, "disable_metadata", True)
+    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}) == {}
+
+
 def test_a_spool_without_room_names_the_temp_folder(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
@@ -115,7 +180,7 @@ def test_a_spool_without_room_names_the_temp_folder(pack: ModuleType, formats: M
 
 def test_an_unwritable_folder_is_told(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any) -> None:
     (folders / "output" / "video").touch()  # a file where the folder should be
-    with pytest.raises(pack.nodes.host.saving.WritingFailed, match="could not be written.*make it writable.*kept as"):
+    with pytest.raises(pack.nodes.host.saving.WritingFailed, match="could not be written.*make them writable.*kept as"):
         save(pack, formats, lazy)
 
 
@@ -128,6 +193,6 @@ def test_prefixes_that_name_no_file_below_the_output_folder_are_refused(pack: Mo
 def test_an_empty_video_is_refused(pack: ModuleType, formats: ModuleType, folders: Path) -> None:
     from comfy_api.latest import InputImpl, Types
     empty = InputImpl.VideoFromComponents(Types.VideoComponents(images=torch.zeros(0, 32, 48, 3), audio=None, frame_rate=Fraction(8)))
-    with pytest.raises(ValueError, match="has no frames"):
+    with pytest.raises(pack.nodes.host.saving.WritingFailed, match="has no frames"):
         save(pack, formats, empty)
     assert list((folders / "output").rglob("*.*")) == []

@@ -34,7 +34,7 @@ def read(path: Path) -> Weights:
 
 
 def _reader(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", ".sft"):
         return load_file
     return read_torchscript if zipfile.is_zipfile(path) and _is_torchscript(path) else _read_pickle
 

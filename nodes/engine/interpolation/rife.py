@@ -95,6 +95,13 @@ class Encoder(nn.Module):
         return last(image)
 
 
+class PReLU(nn.PReLU):
+    """Its slopes follow the image: ComfyUI moves and casts layers, of which this is none."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.prelu(x, self.weight.to(x.device))
+
+
 class ResidualConvolution(nn.Module):
     def __init__(self, channels: int, groups: int, operations: Any) -> None:
         super().__init__()
@@ -102,7 +109,7 @@ class ResidualConvolution(nn.Module):
         self.beta = nn.Parameter(torch.ones(1, channels, 1, 1), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.leaky_relu_(self.conv(x).mul_(self.beta).add_(x), SLOPE)
+        return F.leaky_relu_(self.conv(x).mul_(self.beta.to(x.device)).add_(x), SLOPE)  # ComfyUI moves layers, not lone parameters
 
 
 class Block(nn.Module):
@@ -112,7 +119,7 @@ class Block(nn.Module):
         super().__init__()
 
         def convolution(before: int, after: int, stride: int) -> nn.Module:
-            activation = nn.PReLU(after) if shape.trunk is Trunk.PRELU else nn.LeakyReLU(SLOPE, inplace=True)
+            activation = PReLU(after) if shape.trunk is Trunk.PRELU else nn.LeakyReLU(SLOPE, inplace=True)
             return nn.Sequential(operations.Conv2d(before, after, 3, stride, 1), activation)
 
         residual = shape.trunk is Trunk.RESIDUAL

@@ -34,7 +34,11 @@ class Network(Protocol):
 
 def total_frames(count: int, new_frames: int) -> int:
     """Frames of a clip of `count` frames once it is interpolated."""
-    return (count - 1) * (new_frames + 1) + 1
+    return max(0, (count - 1) * (new_frames + 1) + 1)
+
+
+def is_cuda_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Interpolator:
     device: torch.device
     dtype: torch.dtype = torch.float32
     timestep_batch: int = MOST_NEW_FRAMES
-    out_of_memory: tuple[type[BaseException], ...] = (torch.cuda.OutOfMemoryError,)
+    is_out_of_memory: Callable[[Exception], bool] = is_cuda_out_of_memory
 
     def __post_init__(self) -> None:
         if self.timestep_batch < 1:
@@ -129,8 +133,8 @@ class _Run:
         while done < len(moments):
             try:
                 made.append(self.network.between(pair, timesteps[done : done + self.batch]))
-            except self.interpolator.out_of_memory:
-                if self.batch == 1:
+            except Exception as error:
+                if self.batch == 1 or not self.interpolator.is_out_of_memory(error):
                     raise
                 self.batch = self.batch // 2
             else:

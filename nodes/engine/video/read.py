@@ -25,19 +25,27 @@ def frames(source: Source) -> Iterator[torch.Tensor]:
         yield _chunk(waiting)
 
 
-def audio(source: Source) -> Audio | None:
-    """The first audio stream as floats, None where the file has no sound."""
+def count(source: Source) -> int:
+    """Number of frames: what the header says or, for WebM and Matroska, which say nothing, the packets counted without decoding."""
     with av.open(_rewound(source), "r") as container:
-        if not container.streams.audio:
+        stream = container.streams.video[0]
+        return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+
+
+def audio(source: Source) -> Audio | None:
+    """The last audio stream that can be decoded, as core takes it, in floats; None where the file has no such sound."""
+    with av.open(_rewound(source), "r") as container:
+        known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        if not known:
             return None
-        stream = container.streams.audio[0]
+        stream = known[-1]
         to_float = av.AudioResampler(format="fltp")
         parts = [part.to_ndarray() for frame in (*container.decode(stream), None) for part in to_float.resample(frame)]
         return Audio(torch.from_numpy(np.concatenate(parts, axis=1)), stream.rate) if parts else None
 
 
 def is_plain(source: Source) -> bool:
-    """Eight bit, upright and without alpha: what `frames` reads just as ComfyUI does."""
+    """Eight bit, upright and without alpha: what `frames` reads as ComfyUI does, within two levels."""
     with av.open(_rewound(source), "r") as container:
         first = next(container.decode(video=0), None)
         if first is None:

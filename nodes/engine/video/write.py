@@ -1,6 +1,7 @@
 """Write frames to a video file: tagged BT.709 limited range, constant frame rate, readable while it downloads; encoded in a second thread."""
 
 import contextlib
+import glob
 import io
 import json
 import os
@@ -34,22 +35,24 @@ class PartFile:
     def __init__(self, target: Path) -> None:
         """FileExistsError when the target or its part file is there already."""
         self.target, self.path = target, target.with_name(target.name + ".part")
-        if target.exists():
-            raise FileExistsError(target)
-        self._remove_if_stale()
         self.path.open("x").close()
-
-    def _remove_if_stale(self) -> None:
-        """A process that was killed leaves its part file; one that lives writes to it all the time."""
-        with contextlib.suppress(OSError):
-            if time.time() - self.path.stat().st_mtime > STALE_SECONDS:
-                self.path.unlink()
+        if target.exists():
+            self.discard()
+            raise FileExistsError(target)
 
     def keep(self) -> None:
         self.path.replace(self.target)
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def remove_stale_parts(folder: Path, name: str) -> None:
+    """Delete what killed processes left of files called `name`_...; a process that lives writes to its part file all the time."""
+    for part in folder.glob(f"{glob.escape(name)}_*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
+                part.unlink()
 
 
 def write_file(part: PartFile, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, metadata: Mapping[str, object]) -> int:
