@@ -100,7 +100,10 @@ class Fusion(nn.Module):
 
 @dataclass(frozen=True)
 class Frame:
-    """What is known of one frame, finest level first: images, features, and its half of the flow predictors' first layer."""
+    """What is known of one frame, finest level first: images, features, and its half of the flow predictors' first layer.
+
+    That half is left out at the finest level, where it would be a fifth of all that is kept and is one hundredth of the work.
+    """
 
     images: tuple[torch.Tensor, ...]
     features: tuple[torch.Tensor, ...]
@@ -152,7 +155,7 @@ class Film(nn.Module):
         features = [trees[0][0]]
         for level in range(1, LEVELS):
             features.append(torch.cat([trees[level - step][step] for step in range(min(level + 1, self.shape.depth))], 1))
-        return Frame(tuple(images), tuple(features), tuple(self._predictor(level).own(at_level) for level, at_level in enumerate(features)))
+        return Frame(tuple(images), tuple(features), tuple(self._predictor(level).own(features[level]) for level in range(1, LEVELS)))
 
     def pair(self, first: Frame, second: Frame) -> Flows:
         grids = tuple(pixel_grid(image) for image in first.images)
@@ -167,7 +170,7 @@ class Film(nn.Module):
             first = follow(pair.first.images[level], to_first, pair.grids[level])
             second = follow(pair.second.images[level], to_second, pair.grids[level])
             aligned = pair.aligned(level, first, second, to_first, to_second)
-            x = interleave(aligned, len(t), self.shape.aligned(level), pair.first.own[0].dtype) if x is None else self.fuse[level](x, aligned)
+            x = interleave(aligned, len(t), self.shape.aligned(level), pair.first.features[0].dtype) if x is None else self.fuse[level](x, aligned)
         return Warped(self.output(x), first.flatten(2, 3), second.flatten(2, 3))
 
     def _predictor(self, level: int) -> Predictor:
@@ -181,7 +184,8 @@ class Film(nn.Module):
             if flows:
                 coarse = F.interpolate(flows[0], scale_factor=2, mode="bilinear").mul(2)
                 features = interleave([follow(features, coarse, grids[level])], 1, features.shape[1], features.dtype)
-            update = self._predictor(level)(here.own[level], features).float()
+            predictor = self._predictor(level)
+            update = predictor(here.own[level - 1] if level else predictor.own(here.features[0]), features).float()
             flows.insert(0, coarse + update if flows else update)
         return tuple(flows)
 
