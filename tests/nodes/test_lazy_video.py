@@ -106,7 +106,7 @@ def test_a_file_is_streamed_and_equals_what_core_reads(pack: ModuleType, files: 
     core = files.get_components()
     chunks = list(stream.pull())
     assert max(map(len, chunks)) <= 8
-    torch.testing.assert_close(torch.cat(chunks), core.images.float())
+    torch.testing.assert_close(torch.cat(chunks), core.images.float(), atol=2 / 255, rtol=0)  # newer versions keep what 8 bits round away
     assert (stream.count, stream.rate, stream.width, stream.height) == (20, 10, 48, 32)
     assert stream.audio.sample_rate == core.audio["sample_rate"]
     torch.testing.assert_close(stream.audio.waveform, core.audio["waveform"][0])

@@ -1,0 +1,281 @@
+"""Score the exported miniature through the pack's own nodes' code: 256 prompts with fixed seeds, judged by plain image measures.
+
+    python -m miniature.evaluate [--recipe full] [--models FOLDER] [--prompts 256] [--only RUN ...] [--grid grid.png]
+
+Every run is one line of the table: the share of clips in which colour, shape, direction, ... are what the prompt says. A prompt for a wrong
+thing is scored against the right one. --out keeps what was measured as JSON.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from comfyui import has_gpu, import_pack
+from miniature import export
+from miniature.judge import Verdict, judge
+from miniature.recipe import RECIPES, STYLES
+from miniature.scenes import FRAMES, PLAIN, SIZE, Example, Scene, Style, clips, examples, reversed_scene
+
+FIRST_PROMPTS = 990_001  # the seed that draws the prompts: not one that training draws from
+AT_ONCE = 16
+HIGH, LOW = (export.EXPERT.format(name, "fp16") for name in ("high", "low"))
+MEASURES = ("colour", "shape", "direction", "background", "camera")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to sample; everything else is the node's default. `loras` are (style, expert or "auto", scale)."""
+
+    steps: int = 27
+    guidance: tuple[float, float] = (3.5, 4.0)
+    solver: str = "unipc"
+    acceleration: str = "none"
+    boundary: float = 0.875
+    prompts: str = "right"
+    experts: tuple[str, str] = ("high", "low")
+    loras: tuple[tuple[str, str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A line of the table: the setting, and what its clips should look like beside the scene."""
+
+    name: str
+    setting: Setting
+    style: Style = PLAIN
+
+
+DEFAULT = Setting(acceleration="regular")  # the node's own defaults
+NONE = Setting()
+STRIPED, REVERSED, FRAMED = (("striped", "auto", 1.0), ("reversed", "auto", 1.0), ("framed", "auto", 1.0))
+
+
+def lora_run(name: str, *loras: tuple[str, str, float], style: Style) -> Run:
+    return Run(name, replace(NONE, loras=loras), style)
+
+
+RUNS = (
+    Run("default", DEFAULT),
+    Run("acceleration none", NONE),
+    Run("guidance 1", replace(NONE, guidance=(1.0, 1.0))),
+    Run("wrong prompt", replace(NONE, prompts="wrong")),
+    Run("empty prompt", replace(NONE, prompts="empty")),
+    Run("experts swapped", replace(NONE, experts=("low", "high"))),
+    Run("high expert only", replace(NONE, experts=("high", "high"))),
+    Run("low expert only", replace(NONE, experts=("low", "low"))),
+    Run("boundary 0.7", replace(NONE, boundary=0.7)),
+    Run("boundary 0.95", replace(NONE, boundary=0.95)),
+    Run("euler 27", replace(NONE, solver="euler")),
+    lora_run("striped 1", STRIPED, style=STYLES["striped"]),
+    lora_run("striped 0.5", ("striped", "auto", 0.5), style=STYLES["striped"]),
+    lora_run("striped 0", ("striped", "auto", 0.0), style=STYLES["striped"]),
+    lora_run("striped, high only", ("striped", "high", 1.0), style=STYLES["striped"]),
+    lora_run("striped, low only", ("striped", "low", 1.0), style=STYLES["striped"]),
+    lora_run("reversed 1", REVERSED, style=STYLES["reversed"]),
+    lora_run("reversed 0.5", ("reversed", "auto", 0.5), style=STYLES["reversed"]),
+    lora_run("reversed 0", ("reversed", "auto", 0.0), style=STYLES["reversed"]),
+    lora_run("reversed, high only", ("reversed", "high", 1.0), style=STYLES["reversed"]),
+    lora_run("reversed, low only", ("reversed", "low", 1.0), style=STYLES["reversed"]),
+    lora_run("striped and reversed", STRIPED, REVERSED, style=Style(striped=True, reversed=True)),
+    lora_run("framed 1 (low only)", FRAMED, style=STYLES["framed"]),
+)
+DISTANCES = (("unipc 27", NONE), ("euler 27", replace(NONE, solver="euler")), ("unipc 10", replace(NONE, steps=10)),
+             ("euler 10", replace(NONE, solver="euler", steps=10)))
+REFERENCE = replace(NONE, solver="euler", steps=200)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=RECIPES, default="full")
+    parser.add_argument("--models", type=Path, help="an exported models folder")
+    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--only", nargs="*", help="names of runs; `vae` and `distances` are names as well")
+    parser.add_argument("--grid", type=Path, default=Path("grid.png"), help="where 16 clips of the default run are drawn")
+    parser.add_argument("--out", type=Path, help="JSON of what was measured")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    miniature = Miniature(options.models or RECIPES[options.recipe].folder() / "models", examples(options.prompts, FIRST_PROMPTS))
+    table = Table(options.out)
+    truth = ground_truth(miniature.chosen)
+    table.add("ground truth", scores(miniature.chosen, truth, PLAIN))
+    if not options.only or "vae" in options.only:
+        through_vae = miniature.through_vae(truth)
+        table.add("ground truth, by VAE", scores(miniature.chosen, through_vae, PLAIN))
+        print(f"the VAE alone: PSNR {psnr(truth, through_vae):.1f} dB")
+    decoded: dict[str, torch.Tensor] = {}
+    for run in RUNS:
+        if not options.only or run.name in options.only:
+            begin = time.monotonic()
+            decoded[run.name] = miniature.clips(run.setting)
+            table.add(run.name, scores(miniature.chosen, decoded[run.name], run.style), time.monotonic() - begin)
+    if {"default", "acceleration none"} <= set(decoded):
+        print(f"acceleration regular against none: PSNR {psnr(decoded['default'], decoded['acceleration none']):.1f} dB")
+    if decoded:
+        draw_grid(miniature.chosen, next(iter(decoded.values())), options.grid)
+    if not options.only or "distances" in options.only:
+        print_distances(miniature)
+
+
+class Miniature:
+    """The exported files, loaded as the pack's nodes load them, and the prompts."""
+
+    def __init__(self, folder: Path, chosen: Sequence[Example]) -> None:
+        self.pack: ModuleType = import_pack(cpu=not has_gpu())
+        import comfy.sd
+        import comfy.utils
+        import folder_paths
+        for name in ("diffusion_models", "text_encoders", "vae", "loras"):
+            folder_paths.add_model_folder_path(name, str(folder / name), is_default=True)
+        self.chosen = chosen
+        models = self.pack.nodes.host.models
+        self.experts = {"high": models.load_expert(HIGH, "default"), "low": models.load_expert(LOW, "default")}
+        self.vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models.model_path("vae", export.VAE))))
+        self.clip = models.load_text_encoder(export.TEXT_ENCODER.format("fp8_e4m3fn_scaled"), "default")
+        self.known: dict[str, torch.Tensor] = {}
+
+    def prompts(self, kind: str) -> list[str]:
+        """The captions; or those of other scenes, or none."""
+        if kind == "empty":
+            return [""] * len(self.chosen)
+        others = examples(len(self.chosen), FIRST_PROMPTS + 1)
+        return [example.caption for example in (self.chosen if kind == "right" else others)]
+
+    @torch.inference_mode()
+    def encoded(self, texts: Iterable[str]) -> list[list[Any]]:
+        """CONDITIONING of a batch of prompts (B, 512, 4096)."""
+        states = []
+        for text in texts:
+            if text not in self.known:
+                self.known[text] = self.pack.nodes.host.text.encode(self.clip, text)[0][0].half()
+            states.append(self.known[text])
+        return [[torch.cat(states).float(), {}]]
+
+    def patched(self, setting: Setting) -> tuple[Any, Any]:
+        """The experts in the order asked for, with the LoRAs on them."""
+        high, low = (self.experts[name] for name in setting.experts)
+        choice = self.pack.nodes.engine.lora.routing.LoraChoice
+        stack = []
+        for style, target, scale in setting.loras:
+            only = target if target in ("high", "low") else "low" if style == "framed" else "high"
+            stack.append(choice(export.LORA.format(style, only), scale, "auto" if target == "auto" and style != "framed" else only))
+        return self.pack.nodes.host.lora.apply(high, low, stack)[:2] if stack else (high, low)
+
+    @torch.inference_mode()
+    def latents(self, setting: Setting, count: int | None = None) -> torch.Tensor:
+        """Sampled latents (N, 16, 5, 8, 8), AT_ONCE prompts at a time, the seed by batch."""
+        prompts = self.prompts(setting.prompts)[:count]
+        high, low = self.patched(setting)
+        return torch.cat([self._batch(setting, high, low, prompts[first : first + AT_ONCE], first) for first in range(0, len(prompts), AT_ONCE)])
+
+    def _batch(self, setting: Setting, high: Any, low: Any, prompts: Sequence[str], seed: int) -> torch.Tensor:
+        plan, sampling, latents = self.pack.nodes.engine.sampling.experts, self.pack.nodes.host.sampling, self.pack.nodes.host.latents
+        empty = latents.empty(self.pack.nodes.engine.video.sizes.Size(SIZE, SIZE), FRAMES)
+        empty["samples"] = empty["samples"].repeat(len(prompts), 1, 1, 1, 1)
+        guider = sampling.guider(high, low, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance), 5.0,
+                                 setting.acceleration, setting.boundary)
+        return sampling.sample(guider, empty, seed, plan.Schedule(setting.solver, setting.steps, 5.0))["samples"]
+
+    @torch.inference_mode()
+    def clips(self, setting: Setting) -> torch.Tensor:
+        """Decoded clips (N, T, H, W, 3) as bytes."""
+        return torch.cat([self._decoded(part) for part in self.latents(setting).split(AT_ONCE)])
+
+    @torch.inference_mode()
+    def through_vae(self, truth: torch.Tensor) -> torch.Tensor:
+        """What encoding and decoding leaves of clips (N, T, H, W, 3) of bytes."""
+        return torch.cat([self._decoded(self.vae.encode(clip.float() / 255)) for clip in truth])
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        return (self.vae.decode(latents).clamp(0, 1) * 255).round().byte().reshape(len(latents), FRAMES, SIZE, SIZE, 3)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares of the clips, 0..1, with each measure right; `all` where colour, shape and direction are."""
+
+    right: dict[str, float]
+    striped: float
+    framed: float
+    stripe_strength: float
+
+    def cells(self) -> list[str]:
+        return [f"{100 * value:6.1f}" for value in (*self.right.values(), self.striped, self.framed)] + [f"{self.stripe_strength:6.3f}"]
+
+
+def scores(chosen: Sequence[Example], made: torch.Tensor, style: Style) -> Scores:
+    """Judge every clip against its scene, the motion turned round where the style says so."""
+    verdicts = [judge(clip.float() / 255) for clip in made]
+    wanted = [reversed_scene(example.scene) if style.reversed else example.scene for example in chosen]
+    pairs: list[tuple[Verdict, Scene]] = list(zip(verdicts, wanted, strict=True))
+    right = {name: mean(verdict.agrees(scene, name) for verdict, scene in pairs) for name in MEASURES}
+    right["all"] = mean(verdict.agrees(scene, "colour", "shape", "direction") for verdict, scene in pairs)
+    return Scores(right, mean(v.striped for v in verdicts), mean(v.framed for v in verdicts), mean(v.stripe_strength for v in verdicts))
+
+
+def mean(values: Iterable[float]) -> float:
+    listed = [float(value) for value in values]
+    return sum(listed) / len(listed)
+
+
+def ground_truth(chosen: Sequence[Example]) -> torch.Tensor:
+    return (clips([example.scene for example in chosen], FIRST_PROMPTS) * 255).round().byte()
+
+
+@dataclass
+class Table:
+    """Prints lines as they come, and keeps them."""
+
+    out: Path | None
+    lines: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, found: Scores, seconds: float = 0.0) -> None:
+        if not self.lines:
+            print(f"{'run':<24}" + "".join(f"{title:>11}" for title in (*MEASURES, "all three", "striped", "framed", "stripes")) + f"{'s':>7}")
+        print(f"{name:<24}" + "".join(f"{cell:>11}" for cell in found.cells()) + f"{seconds:>7.0f}", flush=True)
+        self.lines[name] = {**vars(found), "seconds": seconds}
+        if self.out:
+            self.out.write_text(json.dumps(self.lines, indent=1), encoding="utf-8")
+
+
+def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Decibels between clips of bytes."""
+    error = (one.float() - other.float()).square().mean().item()
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def print_distances(miniature: Miniature, count: int = 16) -> None:
+    """How far a solver's latents are from 200 steps of euler with the same noise, as a share of the reference's deviation."""
+    reference = miniature.latents(REFERENCE, count)
+    for name, setting in DISTANCES:
+        distance = (miniature.latents(setting, count) - reference).square().mean().sqrt() / reference.std()
+        print(f"distance to euler 200: {name:<10} {float(distance):.4f}", flush=True)
+
+
+def draw_grid(chosen: Sequence[Example], made: torch.Tensor, path: Path, columns: int = 5, count: int = 16) -> None:
+    """A picture of up to 16 clips, a row each, with their prompts."""
+    from PIL import Image, ImageDraw
+    picked = random.Random(0).sample(range(len(made)), min(count, len(made)))
+    times = torch.linspace(0, made.shape[1] - 1, columns).round().long()
+    height = made.shape[2]
+    sheet = Image.new("RGB", ((height + 2) * columns + 460, (height + 2) * len(picked)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, index in enumerate(picked):
+        for column, frame in enumerate(made[index, times]):
+            sheet.paste(Image.fromarray(frame.numpy()), (column * (height + 2), row * (height + 2)))
+        pen.text(((height + 2) * columns + 6, row * (height + 2) + height // 3), chosen[index].caption, fill="black")
+    sheet.save(path)
+
+
+if __name__ == "__main__":
+    main()

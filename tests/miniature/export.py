@@ -1,0 +1,75 @@
+"""Write the trained miniature as the safetensors files that users have, in a ComfyUI models folder.
+
+    python -m miniature.export [--recipe full] [--to FOLDER] [--fp8]
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import tiny_weights
+from comfyui import import_comfyui
+from miniature import loras, text, vae
+from miniature.experts import with_full_text
+from miniature.recipe import EXPERTS, LORAS, RECIPES, Recipe
+from miniature.training import averaged
+
+EXPERT = "miniature_wan2.2_t2v_{}_noise_{}.safetensors"
+TEXT_ENCODER = "miniature_umt5_{}.safetensors"
+VAE = "miniature_wan_2.1_vae.safetensors"
+LORA = "miniature_{}_{}_noise.safetensors"
+MAX_FILE, MAX_TOGETHER = 16 * 2**20, 32 * 2**20
+Weights = dict[str, torch.Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=RECIPES, default="full")
+    parser.add_argument("--to", type=Path, help="default: `models` beside the checkpoints")
+    parser.add_argument("--fp8", action="store_true", help="also the experts in fp8_scaled and the text encoder in fp16")
+    options = parser.parse_args()
+    import_comfyui()
+    written = export(RECIPES[options.recipe], options.to, options.fp8)
+    for path in written:
+        print(f"{path.stat().st_size / 2**20:6.2f} MB  {path}")
+    sizes = [path.stat().st_size for path in written]
+    print(f"{sum(sizes) / 2**20:6.2f} MB together{'' if sum(sizes) <= MAX_TOGETHER and max(sizes) <= MAX_FILE else ': MORE THAN THE REPO MAY HOLD'}")
+
+
+def export(recipe: Recipe, to: Path | None = None, fp8: bool = False) -> list[Path]:
+    """Write the files below `to` and return their paths. The text encoder is fp8_scaled, everything else fp16."""
+    folder = to or recipe.folder() / "models"
+    written = []
+    for place, weights in files(recipe, fp8):
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+        written.append(path)
+    return written
+
+
+def files(recipe: Recipe, fp8: bool) -> Iterator[tuple[str, Weights]]:
+    for name in EXPERTS:
+        expert = with_full_text(averaged(recipe.folder() / f"{name}.pt"))
+        yield f"diffusion_models/{EXPERT.format(name, 'fp16')}", half(expert)
+        if fp8:
+            yield f"diffusion_models/{EXPERT.format(name, 'fp8_scaled')}", tiny_weights.fp8_scaled(expert)
+    encoder = text.encoder(recipe.seed)
+    yield f"text_encoders/{TEXT_ENCODER.format('fp8_e4m3fn_scaled')}", tiny_weights.fp8_scaled(encoder, keep="shared", marker=0)
+    if fp8:
+        yield f"text_encoders/{TEXT_ENCODER.format('fp16')}", half(encoder)
+    yield f"vae/{VAE}", half(torch.load(vae.finished(recipe), weights_only=True, map_location="cpu"))
+    for name in LORAS:
+        if (recipe.folder() / f"lora_{name}.pt").exists():
+            yield f"loras/{LORA.format(*name.rsplit('_', 1))}", half(loras.lora_file(recipe, name))
+
+
+def half(weights: Weights) -> Weights:
+    return {name: tensor if tensor.dtype == torch.uint8 else tensor.half() for name, tensor in weights.items()}
+
+
+if __name__ == "__main__":
+    main()
