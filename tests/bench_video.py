@@ -18,7 +18,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import kornia.metrics
 import torch
 
 import clips
@@ -140,7 +139,7 @@ def written(options: argparse.Namespace, path: Path) -> dict[str, float]:
             write_with_ffmpeg(frames, path)
     seconds = time.perf_counter() - start
     matrix = "bt601" if options.contender == "core" else "bt709"
-    return {"fps": len(frames) / seconds, "kilobytes": path.stat().st_size / 1000, "ssim": ssim(frames, videos.rgb(path, matrix))}
+    return {"fps": len(frames) / seconds, "kilobytes": path.stat().st_size / 1000, "ssim": clips.ssim(frames, videos.rgb(path, matrix))}
 
 
 def write_with_ffmpeg(frames: torch.Tensor, path: Path) -> None:
@@ -176,7 +175,7 @@ def print_row(scenes: list[torch.Tensor], video: Any, quality: str, mode: str, f
         path = folder / f"{video.codec}-{quality}-{mode}-{index}.{video.extension}"
         seconds += min(encoding_seconds(frames, video, path) for _ in range(rounds))
         size += path.stat().st_size / 1000
-        likeness += ssim(frames[:, : frames.shape[1] // 2 * 2], videos.rgb(path)) / len(scenes)
+        likeness += clips.ssim(frames[:, : frames.shape[1] // 2 * 2], videos.rgb(path)) / len(scenes)
     print(f"{quality:<10}{mode:<12}{seconds:>9.2f}{size:>8.0f}{likeness:>9.4f}", flush=True)
 
 
@@ -189,13 +188,6 @@ def encoding_seconds(frames: torch.Tensor, video: Any, path: Path) -> float:
     start = time.perf_counter()
     write_file(PartFile(path), iter(levels), stream, video, {})
     return time.perf_counter() - start
-
-
-def ssim(frames: torch.Tensor, seen: torch.Tensor) -> float:
-    """Mean structural similarity (window 11) of the luma of two clips (T, H, W, 3)."""
-    weights = torch.tensor([0.2126, 0.7152, 0.0722])
-    pairs = [((a @ weights)[:, None], (b @ weights)[:, None]) for a, b in zip(frames.split(8), seen.split(8), strict=True)]
-    return float(torch.cat([kornia.metrics.ssim(a, b, 11).mean(dim=(1, 2, 3)) for a, b in pairs]).mean())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Audio:
 class FrameStream:
     """A video that need not be in memory: size in pixels, number of frames, frames per second, and `pull`, which yields all chunks anew.
 
-    `count` is exact for what was decoded or interpolated here; for a file it is what its header says.
+    `count` is exact for what was decoded or interpolated here; for a file it is what its header says or, where that is silent, its packets counted.
     """
 
     width: int

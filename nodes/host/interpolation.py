@@ -82,10 +82,10 @@ class ManagedNetwork:
 
     def __init__(self, model: Model, source: FrameStream) -> None:
         self.model, self.network = model, model.model
-        self.multiple, self.recursive, self.values_per_pixel = self.network.multiple, self.network.recursive, self.network.values_per_pixel
+        self.multiple, self.recursive = self.network.multiple, self.network.recursive
         self.pair, self.between = self.network.pair, self.network.between
         self.dtype = next(self.network.parameters()).dtype
-        self.bytes_per_moment = source.width * source.height * self.values_per_pixel * self.dtype.itemsize
+        self.bytes_per_moment = source.width * source.height * self.network.values_per_pixel * self.dtype.itemsize
 
     def features(self, frame: torch.Tensor) -> Any:
         keep_loaded(self.model, self.bytes_per_moment)

@@ -19,7 +19,6 @@ class Network(Protocol):
     """What RIFE and FILM have in common."""
 
     multiple: int  # both sides of an image must be multiples of it, in pixels
-    values_per_pixel: int  # most that one new frame holds at once, measured
     recursive: frozenset[int]  # numbers of new frames that are reached by halving again and again
 
     def features(self, frame: torch.Tensor) -> Any:
