@@ -1,0 +1,194 @@
+"""The OpenAI-compatible endpoint: what is sent, what is read, and what each fault says. Against a real HTTP server on loopback."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from engine.prompt.endpoint import Endpoint
+from engine.prompt.expansion import ExpansionFailed, Request
+
+REQUEST = Request("be brief", "<prompt>fox</prompt>", seed=2**63 + 5)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def completion(content: Any) -> web.Response:
+    return web.json_response({"choices": [{"message": {"role": "assistant", "content": content, "reasoning_content": "hm"}}]})
+
+
+async def serve(handler: Handler) -> tuple[web.AppRunner, str]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    app.router.add_get("/v1/models", lambda _: asyncio.sleep(0, web.json_response({"data": [{"id": "first"}, {"id": "second"}]})))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    return runner, f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+
+
+def ask(handler: Handler, **options: Any) -> str:
+    async def run() -> str:
+        runner, url = await serve(handler)
+        try:
+            return await Endpoint(url, **options).answer(REQUEST)
+        finally:
+            await runner.cleanup()
+    return asyncio.run(run())
+
+
+def test_messages_seed_and_key_are_sent_and_the_content_is_read():
+    seen: dict[str, Any] = {}
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.update(await request.json(), key=request.headers.get("Authorization"))
+        return completion("a fox trots")
+
+    assert ask(handler, model="qwen", key="secret") == "a fox trots"
+    assert seen["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "<prompt>fox</prompt>"}]
+    assert seen["model"] == "qwen" and seen["key"] == "Bearer secret" and seen["stream"] is False
+    assert 0 <= seen["seed"] < 2**31
+
+
+def test_without_a_name_the_first_model_is_asked():
+    async def handler(request: web.Request) -> web.Response:
+        return completion((await request.json())["model"])
+
+    assert ask(handler) == "first"
+
+
+def test_a_server_that_takes_no_options_is_asked_without_them():
+    async def handler(request: web.Request) -> web.Response:
+        asked = await request.json()
+        if "max_tokens" in asked:
+            return web.json_response({"error": {"message": "Unsupported parameter: 'max_tokens'"}}, status=400)
+        return completion(",".join(sorted(asked)))
+
+    assert ask(handler, model="o9") == "messages,model"
+
+
+async def slow(_: web.Request) -> web.Response:
+    await asyncio.sleep(30)
+    return completion("late")
+
+
+async def broken_json(_: web.Request) -> web.Response:
+    return web.Response(text='{"choices": [', content_type="application/json")
+
+
+async def a_page(_: web.Request) -> web.Response:
+    return web.Response(text="<html>It works!</html>", content_type="text/html")
+
+
+async def server_error(_: web.Request) -> web.Response:
+    return web.json_response({"error": {"message": "CUDA out of memory", "type": "server_error"}}, status=500)
+
+
+async def no_key(_: web.Request) -> web.Response:
+    return web.json_response({"error": {"message": "Incorrect API key provided"}}, status=401)
+
+
+async def huge(_: web.Request) -> web.Response:
+    return completion("x" * (10 * 2**20))
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    try:
+        while True:
+            await response.write(b" " * 2**16)
+    except ConnectionError:
+        return response
+
+
+async def other_shape(_: web.Request) -> web.Response:
+    return web.json_response({"response": "a fox"})
+
+
+async def a_list(_: web.Request) -> web.Response:
+    return web.json_response([1, 2])
+
+
+async def elsewhere(_: web.Request) -> web.Response:
+    return web.Response(status=307, headers={"Location": "http://169.254.169.254/"})
+
+
+async def hang_up(request: web.Request) -> web.Response:
+    request.transport.close()
+    return completion("never")
+
+
+@pytest.mark.parametrize(("handler", "told"), [
+    (slow, "no answer within 0.5 s"), (broken_json, "not JSON"), (a_page, "It works"), (server_error, "500.*CUDA out of memory"),
+    (no_key, "401.*Incorrect API key"), (huge, "more than 1 MB"), (endless, "more than 1 MB"), (other_shape, "without choices"),
+    (a_list, "without choices"), (elsewhere, "307"), (hang_up, "cannot be reached"),
+])
+def test_each_fault_is_told(handler: Handler, told: str):
+    with pytest.raises(ExpansionFailed, match=told):
+        ask(handler, model="m", seconds=0.5 if handler is slow else 20)
+
+
+def test_a_refused_connection_is_told():
+    with pytest.raises(ExpansionFailed, match="cannot be reached.*running"):
+        asyncio.run(Endpoint("http://127.0.0.1:9/v1").answer(REQUEST))
+
+
+def test_an_empty_content_is_an_empty_answer():
+    async def handler(_: web.Request) -> web.Response:
+        return completion(None)
+
+    assert ask(handler, model="m") == ""
+
+
+def test_cancelling_closes_the_connection():
+    closed = []
+
+    async def waiting(request: web.Request) -> web.Response:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            closed.append(True)
+            raise
+        return completion("late")
+
+    async def run() -> None:
+        app = web.Application(handler_args={"handler_cancellation": True})
+        app.router.add_post("/v1/chat/completions", waiting)
+        runner = web.AppRunner(app, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+        task = asyncio.create_task(Endpoint(url, "m").answer(REQUEST))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.3)
+        await runner.cleanup()
+
+    asyncio.run(run())
+    assert closed
+
+
+@pytest.mark.parametrize("url", ["", "localhost:11434/v1", "ftp://127.0.0.1/v1", "http:///v1", "file:///etc/passwd"])
+def test_a_url_that_is_none_is_told(url: str):
+    with pytest.raises(ValueError, match="must look like"):
+        Endpoint(url)
+
+
+@pytest.mark.parametrize("url", ["http://user:hidden@127.0.0.1:9/v1", "http://127.0.0.1:9/v1?token=hidden"])
+def test_a_url_with_a_secret_is_refused_without_telling_it(url: str):
+    with pytest.raises(ValueError, match="a place of its own") as caught:
+        Endpoint(url)
+    assert "hidden" not in str(caught.value)
+
+
+def test_the_key_is_in_no_text():
+    endpoint = Endpoint("http://127.0.0.1:9/v1", key="hidden")
+    with pytest.raises(ExpansionFailed) as caught:
+        asyncio.run(endpoint.answer(REQUEST))
+    assert "hidden" not in str(caught.value) + repr(endpoint)
