@@ -70,7 +70,7 @@ def test_a_server_that_takes_no_options_is_asked_without_them():
 
 
 async def slow(_: web.Request) -> web.Response:
-    await asyncio.sleep(30)
+    await asyncio.sleep(2)
     return completion("late")
 
 

@@ -1,0 +1,133 @@
+"""A clip that is looked at while it streams: every n-th frame, and the first one of each scene; unsafe parts are blurred or end the clip."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from ..choices import check_choice, check_range
+from .labels import Verdict
+
+STOP, BLUR = "stop", "blur"
+ACTIONS = (STOP, BLUR)
+EVERY = 8  # frames: half a second
+THUMBNAIL = 16
+NEW_SCENE = 0.12  # mean difference of thumbnails; too many scenes cost time, too few would miss one
+BLUR_CELLS = 12  # along the longer side: no shape survives
+
+
+class UnsafeContent(RuntimeError):
+    """The check found something unsafe; the text says what, where and by which score."""
+
+
+@dataclass(frozen=True)
+class FrameVerdict:
+    """A verdict and the frame it is about, counted from 0."""
+
+    frame: int
+    verdict: Verdict
+
+
+@dataclass
+class Report:
+    """What has been looked at so far, and the worst of it."""
+
+    looked_at: int = 0
+    blurred: int = 0
+    worst: FrameVerdict | None = None
+
+    def add(self, found: FrameVerdict) -> None:
+        self.looked_at += 1
+        if self.worst is None or found.verdict.unsafe > self.worst.verdict.unsafe:
+            self.worst = found
+
+
+@dataclass(frozen=True)
+class Check:
+    """Who looks at a frame (1, H, W, 3) in 0..1, from which score on it is unsafe, what happens then, and how often to look."""
+
+    look: Callable[[torch.Tensor], Verdict]
+    threshold: float
+    action: str = STOP
+    every: int = EVERY
+    told: Callable[[Report], None] = field(default=lambda report: None)
+
+    def __post_init__(self) -> None:
+        check_choice("when_unsafe", self.action, ACTIONS)
+        check_range("threshold", self.threshold, 0.0, 1.0)
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; it must be 1 or more frames.")
+
+
+def checked(clip: Iterator[torch.Tensor], check: Check) -> Iterator[torch.Tensor]:
+    """The chunks (T, H, W, 3) of `clip` in 0..1, frame by frame; unsafe parts blurred, or UnsafeContent raised.
+
+    Frames between two looks are unsafe when either look was; they are held until the second one, so at most `every` of them. The last frame of a
+    scene is looked at as well as its first.
+    """
+    look = _Looks(check)
+    held: list[torch.Tensor] = []
+    before: torch.Tensor | None = None
+    for index, frame in enumerate(_frames(clip)):
+        thumbnail = _thumbnail(frame)
+        if before is None or _is_new_scene(before, thumbnail):
+            if held:
+                yield from look.passed(held, held[-1], index - 1)
+            look.start(frame, index)
+            held = []
+        elif len(held) == check.every:
+            yield from look.passed(held, frame, index)
+            held = []
+        held.append(frame)
+        before = thumbnail
+    if held:
+        yield from look.passed(held, held[-1], index)
+
+
+class _Looks:
+    """The looks at one clip: what they found so far, and whether the last one was unsafe."""
+
+    def __init__(self, check: Check) -> None:
+        self.check, self.report, self.unsafe = check, Report(), False
+
+    def start(self, frame: torch.Tensor, index: int) -> None:
+        """Look at the first frame of a scene."""
+        verdict = self.check.look(frame)
+        self.report.add(FrameVerdict(index, verdict))
+        self.check.told(self.report)
+        self.unsafe = verdict.unsafe >= self.check.threshold
+        if self.unsafe and self.check.action == STOP:
+            raise UnsafeContent(f"frame {index} is {verdict}, the threshold is {self.check.threshold:g}. Nothing was written. "
+                                "Change the prompt or the seed, or raise the threshold if the check is wrong.")
+
+    def passed(self, held: list[torch.Tensor], frame: torch.Tensor, index: int) -> Iterator[torch.Tensor]:
+        """The frames since the last look, once another frame was looked at."""
+        was_unsafe = self.unsafe
+        self.start(frame, index)
+        if was_unsafe or self.unsafe:
+            self.report.blurred += len(held)
+            self.check.told(self.report)
+            return (blurred(each) for each in held)
+        return iter(held)
+
+
+def blurred(frame: torch.Tensor) -> torch.Tensor:
+    """A frame (1, H, W, 3) of which only colours are left: BLUR_CELLS cells along its longer side."""
+    height, width = frame.shape[1:3]
+    rows, columns = (max(1, round(BLUR_CELLS * side / max(height, width))) for side in (height, width))
+    small = F.adaptive_avg_pool2d(frame.movedim(-1, 1), (rows, columns))
+    return F.interpolate(small, (height, width), mode="bilinear").movedim(1, -1)
+
+
+def _frames(clip: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for chunk in clip:
+        yield from chunk.split(1)
+
+
+def _thumbnail(frame: torch.Tensor) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(frame.movedim(-1, 1), THUMBNAIL)
+
+
+def _is_new_scene(before: torch.Tensor, after: torch.Tensor) -> bool:
+    return bool((after - before).abs().mean() > NEW_SCENE)

@@ -1,0 +1,133 @@
+"""Safety: labels mean what they mean, every scene is looked at, and nothing unsafe passes between two looks."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from engine.safety.labels import Verdict, unsafe_labels, verdict
+from engine.safety.stream import BLUR, STOP, Check, UnsafeContent, blurred, checked
+
+FRAMES = 40
+SIZE = 48
+
+
+def red_is_unsafe(frame: torch.Tensor) -> Verdict:
+    """A stand-in for a network: how red the picture is."""
+    red = float((frame[..., 0] - frame[..., 2]).clamp(0).mean())
+    return Verdict({"normal": 1 - red, "nsfw": red}, red)
+
+
+def clip(red: range, chunk: int = 5) -> Iterator[torch.Tensor]:
+    """Grey frames with texture that change a little, and red ones where asked."""
+    torch.manual_seed(0)
+    frames = torch.rand(1, SIZE, SIZE, 1).expand(FRAMES, -1, -1, 3) * 0.3 + torch.linspace(0.1, 0.3, FRAMES).view(-1, 1, 1, 1)
+    for index in red:
+        frames[index, ..., 0], frames[index, ..., 2] = 1.0, 0.0
+    yield from frames.split(chunk)
+
+
+def run(red: range, **options) -> tuple[torch.Tensor, list, list[int]]:
+    reports, looks = [], []
+
+    def look(frame: torch.Tensor) -> Verdict:
+        looks.append(1)
+        return red_is_unsafe(frame)
+
+    check = Check(look, 0.5, told=lambda report: reports.append((report.looked_at, report.blurred, report.worst)), **options)
+    return torch.cat(list(checked(clip(red), check))), reports, looks
+
+
+def test_a_safe_clip_passes_bit_for_bit():
+    out, reports, looks = run(range(0))
+    assert torch.equal(out, torch.cat(list(clip(range(0)))))
+    assert len(looks) == FRAMES // 8 + 1
+    assert reports[-1][1] == 0 and reports[-1][2].verdict.unsafe < 0.1
+
+
+@pytest.mark.parametrize("red", [range(0, 1), range(39, 40), range(13, 14), range(20, 33)])
+def test_an_unsafe_scene_of_any_length_stops_the_clip(red: range):
+    with pytest.raises(UnsafeContent, match=rf"frame {red[0]} is unsafe 1\.000 \(nsfw 1\.000, normal 0\.000\).*Nothing was written"):
+        run(red)
+
+
+@pytest.mark.parametrize("red", [range(0, 1), range(39, 40), range(13, 14), range(20, 33)])
+def test_unsafe_frames_are_blurred_and_no_others(red: range):
+    out, reports, _ = run(red, action=BLUR)
+    truth = torch.cat(list(clip(red)))
+    changed = [index for index in range(FRAMES) if not torch.equal(out[index], truth[index])]
+    assert out.shape == truth.shape
+    assert changed == list(red)
+    assert reports[-1][1] == len(red)
+    assert reports[-1][2].frame in red
+
+
+def test_frames_between_a_safe_and_an_unsafe_look_are_blurred():
+    """Unsafe content that fades in makes no new scene."""
+    def fading() -> Iterator[torch.Tensor]:
+        torch.manual_seed(0)
+        picture = torch.rand(1, SIZE, SIZE, 3) * 0.2
+        for index in range(33):
+            frame = picture.clone()
+            frame[..., 0] += 0.8 * index / 32
+            yield frame
+
+    seen = torch.cat(list(checked(fading(), Check(red_is_unsafe, 0.5, BLUR))))
+    truth = torch.cat(list(fading()))
+    for index in range(33):
+        if red_is_unsafe(truth[index : index + 1]).unsafe >= 0.5:
+            assert not torch.equal(seen[index], truth[index])
+    assert torch.equal(seen[:8], truth[:8])
+
+
+def test_at_most_the_frames_between_two_looks_are_held():
+    pulled = []
+
+    def counting() -> Iterator[torch.Tensor]:
+        for index, frame in enumerate(clip(range(0), 1)):
+            pulled.append(index)
+            yield frame
+
+    out = checked(counting(), Check(red_is_unsafe, 0.5, every=4))
+    for index in range(12):
+        next(out)
+        assert len(pulled) <= index + 5
+
+
+def test_blurring_leaves_no_detail_and_keeps_the_colour():
+    torch.manual_seed(1)
+    frame = torch.rand(1, 64, 96, 3)
+    soft = blurred(frame)
+    assert soft.shape == frame.shape
+    assert soft.std() < 0.2 * frame.std()
+    torch.testing.assert_close(soft.mean((1, 2)), frame.mean((1, 2)), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(("options", "told"), [({"threshold": 1.5}, "threshold"), ({"every": 0}, "every"), ({"action": "hide"}, "when_unsafe")])
+def test_bad_settings_are_told(options: dict, told: str):
+    with pytest.raises(ValueError, match=told):
+        Check(**{"look": red_is_unsafe, "threshold": 0.5, "action": STOP, **options})
+
+
+@pytest.mark.parametrize(("labels", "expected"), [
+    (("normal", "nsfw"), {"nsfw"}), (("sfw", "nsfw"), {"nsfw"}), (("SAFE", "NSFW"), {"NSFW"}),
+    (("drawings", "hentai", "neutral", "porn", "sexy"), {"hentai", "porn", "sexy"}),
+    (("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"), {"toxic", "severe_toxic", "obscene", "threat"}),
+    (("OK", "S", "H", "V", "HR", "SH", "S3", "H2", "V2"), {"S", "H", "V", "HR", "SH", "S3", "H2", "V2"}),
+])
+def test_labels_of_known_classifiers(labels: tuple[str, ...], expected: set[str]):
+    assert unsafe_labels(labels) == expected
+
+
+def test_labels_can_be_named_and_unknown_ones_are_told():
+    assert unsafe_labels(("LABEL_0", "LABEL_1"), " label_1 ,") == {"LABEL_1"}
+    with pytest.raises(ValueError, match="known to mean unsafe: LABEL_0, LABEL_1"):
+        unsafe_labels(("LABEL_0", "LABEL_1"))
+    with pytest.raises(ValueError, match="'blood'.*normal, nsfw"):
+        unsafe_labels(("normal", "nsfw"), "nsfw, blood")
+
+
+def test_exclusive_scores_add_up_and_others_do_not():
+    scores = {"neutral": 0.4, "porn": 0.35, "sexy": 0.25}
+    assert verdict(scores, ("porn", "sexy"), exclusive=True).unsafe == pytest.approx(0.6)
+    assert verdict(scores, ("porn", "sexy"), exclusive=False).unsafe == pytest.approx(0.35)
