@@ -7,6 +7,7 @@ from .nodes.experts import Wan22ExpertLoader
 from .nodes.interpolation import Wan22Interpolate, Wan22InterpolatorLoader
 from .nodes.latent import Wan22EmptyLatent
 from .nodes.lora import Wan22ApplyLoRAs, Wan22LoRA
+from .nodes.prompt import Wan22ExpandPrompt
 from .nodes.sampling import Wan22Guider, Wan22Sampler, Wan22Sigmas, Wan22Solver
 from .nodes.text import Wan22TextEncode, Wan22TextEncoderLoader
 from .nodes.video import Wan22SaveVideo
@@ -17,6 +18,7 @@ WEB_DIRECTORY = "web"
 class Wan22Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
+            Wan22ExpandPrompt,
             Wan22TextEncoderLoader,
             Wan22TextEncode,
             Wan22ExpertLoader,

@@ -14,6 +14,9 @@ DOWNLOADS: dict[str, dict[str, str]] = {
     "frame_interpolation": {name: f"{_INTERPOLATION}/{name}" for name in (
         "rife_v4.26.safetensors", "rife_v4.26_heavy.safetensors", "rife_v4.25.safetensors", "rife_v4.25_lite.safetensors",
         "rife_v4.25_heavy.safetensors", "film_net_fp16.safetensors")},
+    "LLM": {"Qwen2.5-3B-Instruct": "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct"},
+    "safety": {"nsfw_image_detection": "https://huggingface.co/Falconsai/nsfw_image_detection",
+               "distilbert-nsfw-text-classifier": "https://huggingface.co/eliasalbouzidi/distilbert-nsfw-text-classifier"},
     "vae": {"wan_2.1_vae.safetensors": f"{_WAN22}/vae/wan_2.1_vae.safetensors"},
 }
 

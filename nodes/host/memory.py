@@ -56,6 +56,15 @@ def keep_loaded(model: Model, activations: float) -> None:
     comfy.model_management.load_models_gpu([model], memory_required=activations, force_full_load=True)
 
 
+def unload(model: Model) -> None:
+    """Take a model out of memory now, and out of ComfyUI's list."""
+    management = comfy.model_management
+    for loaded in [loaded for loaded in management.current_loaded_models if loaded.model is model]:
+        loaded.model_unload()
+        management.current_loaded_models.remove(loaded)
+    management.soft_empty_cache()
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Newer ComfyUI versions know more kinds of this error than one class."""
     management = comfy.model_management

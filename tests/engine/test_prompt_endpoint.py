@@ -1,6 +1,7 @@
 """The OpenAI-compatible endpoint: what is sent, what is read, and what each fault says. Against a real HTTP server on loopback."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -50,6 +51,16 @@ def test_messages_seed_and_key_are_sent_and_the_content_is_read():
     assert seen["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "<prompt>fox</prompt>"}]
     assert seen["model"] == "qwen" and seen["key"] == "Bearer secret" and seen["stream"] is False
     assert 0 <= seen["seed"] < 2**31
+
+
+def test_a_server_that_streams_all_the_same_is_understood():
+    async def handler(_: web.Request) -> web.Response:
+        pieces = [{"choices": [{"delta": {"role": "assistant"}}]}, {"choices": [{"delta": {"content": "a fox "}}]},
+                  {"choices": [{"delta": {"content": "trots", "reasoning_content": None}}]}, {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+                  {"choices": [], "usage": {}}]
+        return web.Response(text="".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) + "data: [DONE]\n\n", content_type="text/event-stream")
+
+    assert ask(handler, model="m") == "a fox trots"
 
 
 def test_without_a_name_the_first_model_is_asked():

@@ -79,7 +79,7 @@ class Endpoint:
                 kind = Refused if response.status in (400, 422) else ExpansionFailed
                 raise kind(f"{self.shown} answered {response.status} {response.reason}: {_reason(answer)}")
         try:
-            return json.loads(answer)
+            return _joined(answer) if response.content_type == "text/event-stream" else json.loads(answer)
         except ValueError as error:
             raise ExpansionFailed(f"{self.shown} answered with something that is not JSON: {_shortly(answer)}. Does the URL end in /v1?") from error
 
@@ -92,6 +92,14 @@ async def _limited(response: aiohttp.ClientResponse, name: str) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise ExpansionFailed(f"{name} answered with more than {MAX_ANSWER_BYTES // 2**20} MB, which is no prompt. Check the URL and the model.")
     return bytes(body)
+
+
+def _joined(events: bytes) -> Any:
+    """One completion of many pieces: transformers serve 4 streams even where it is told not to."""
+    lines = [line[5:].strip() for line in events.splitlines() if line.startswith(b"data:")]
+    pieces = [json.loads(line) for line in lines if line != b"[DONE]"]
+    choices = [piece["choices"][0] for piece in pieces if piece.get("choices")]
+    return {"choices": [{"message": {"content": "".join(choice.get("delta", {}).get("content") or "" for choice in choices)}}]}
 
 
 def _content(answer: Any, name: str) -> str:

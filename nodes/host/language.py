@@ -1,0 +1,164 @@
+"""Language models for prompt expansion: a folder that transformers opens, a CLIP that can write, or a server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import comfy.model_management
+import comfy.text_encoders
+import comfy.utils
+import torch
+
+from ..engine.prompt.expansion import Expansion, ExpansionFailed, LanguageModel, Request, expand
+from .memory import is_out_of_memory, on_device
+from .pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
+from .settings import endpoint
+
+FOLDER = "LLM"
+ENDPOINT, CLIP = "endpoint", "clip"
+STOP, KEEP = "stop", "use the prompt as it is"
+FAILURES = (STOP, KEEP)
+TOP_P = 0.9
+POLL_SECONDS = 0.1
+T = TypeVar("T")
+
+
+def language_model_names() -> list[str]:
+    return [*model_folders(FOLDER), ENDPOINT, CLIP]
+
+
+def check_language_model(name: str) -> None:
+    """ValueError unless the model can be asked: its folder is whole, or its server's settings make sense."""
+    if name == ENDPOINT:
+        endpoint()
+    elif name != CLIP:
+        folder_of(FOLDER, name, needs_tokenizer=True)
+
+
+def language_model(name: str, clip: Any | None) -> LanguageModel:
+    """Who answers: a folder's name, "endpoint", or "clip" with one connected. ValueError where that cannot be."""
+    if name == ENDPOINT:
+        return endpoint().answer
+    if name == CLIP:
+        return partial(_answer_of_clip, writing_clip(clip))
+    return LocalModel(name).answer
+
+
+async def expanded(prompt: str, seed: int, model: LanguageModel, when_it_fails: str) -> Expansion:
+    """The prompt rewritten; interruption stops it at once. A failure is raised, or under KEEP the prompt comes back with a note."""
+    try:
+        return await interruptible(expand(prompt, seed, model))
+    except ExpansionFailed as error:
+        if when_it_fails == STOP:
+            raise
+        return Expansion(prompt, (f"Not expanded: {error}",))
+
+
+async def interruptible(work: Awaitable[T]) -> T:
+    """Wait for `work`, and cancel it when the user interrupts the graph."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=POLL_SECONDS)
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        return task.result()
+    finally:
+        task.cancel()
+
+
+class LocalModel:
+    """A causal language model in models/LLM; it is loaded when it is asked and gone from memory afterwards."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.folder = name, folder_of(FOLDER, name, needs_tokenizer=True)
+
+    async def answer(self, request: Request) -> str:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        device = comfy.model_management.text_encoder_device()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, **LOCAL)
+            inputs = chat(tokenizer, request)
+            managed = Managed(opened(AutoModelForCausalLM, self.folder, best_dtype(device)), device)
+            try:
+                managed.load(_cache_bytes(managed.network, inputs["input_ids"].shape[1] + request.max_new_tokens))
+                return _generated(managed, tokenizer, inputs, request)
+            finally:
+                managed.unload()
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except Exception as error:  # transformers raises whatever its many model classes raise
+            cure = "Choose a smaller model or an endpoint." if is_out_of_memory(error) else "It needs a text model for chats, an Instruct one."
+            raise ExpansionFailed(f"models/{FOLDER}/{self.name} gave no answer: {error}. {cure}") from error
+
+
+def chat(tokenizer: Any, request: Request) -> dict[str, torch.Tensor]:
+    """Token ids and attention mask (1, L) of the request in the model's own chat format, thinking switched off where it can be.
+
+    Special tokens in the user's text are taken out: they could end the user's turn and begin another.
+    """
+    messages = request.messages
+    for token in tokenizer.all_special_tokens:
+        messages[1]["content"] = messages[1]["content"].replace(token, "")
+    if not tokenizer.chat_template:
+        raise ValueError("it has no chat template")
+    template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_tensors="pt", return_dict=True, enable_thinking=False)
+    from jinja2 import TemplateError
+    try:
+        encoded = template(messages)
+    except TemplateError:  # some know no system role
+        encoded = template([{"role": "user", "content": "\n\n".join(message["content"] for message in messages)}])
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+@torch.inference_mode()
+def _generated(managed: Managed, tokenizer: Any, inputs: dict[str, torch.Tensor], request: Request) -> str:
+    from transformers import StoppingCriteriaList
+    devices = [] if managed.device.type == "cpu" else [managed.device]
+    generate: Callable[..., torch.Tensor] = managed.network.generate  # type: ignore[assignment]
+    with torch.random.fork_rng(devices, device_type=managed.device.type if devices else "cuda"), on_device(managed.device):
+        torch.manual_seed(request.seed % 2**63)
+        tokens = generate(**{name: tensor.to(managed.device) for name, tensor in inputs.items()}, do_sample=True, temperature=request.temperature,
+                          top_p=TOP_P, max_new_tokens=request.max_new_tokens, stopping_criteria=StoppingCriteriaList([EachToken(request)]),
+                          pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+    return str(tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+class EachToken:
+    """A stopping criterion that stops nothing but an interrupted graph, and moves the progress bar."""
+
+    def __init__(self, request: Request) -> None:
+        self.progress = comfy.utils.ProgressBar(request.max_new_tokens)
+
+    def __call__(self, ids: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.progress.update(1)
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+
+def _cache_bytes(network: Any, tokens: int) -> float:
+    """Keys and values of so many tokens; a generous guess where the configuration has other words for it."""
+    config = network.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2.0 * config.num_hidden_layers * heads * width * tokens * next(network.parameters()).element_size()
+
+
+def writing_clip(clip: Any | None) -> Any:
+    """The CLIP, if its text encoder can also write; ValueError with what can."""
+    if clip is None:
+        raise ValueError(f"language_model is '{CLIP}', but no CLIP is connected. Connect one that writes, for example Qwen3 or Gemma.")
+    llama = getattr(comfy.text_encoders, "llama", None)
+    writer = getattr(llama, "BaseGenerate", ())
+    networks = [module for module in clip.cond_stage_model.modules() if writer and isinstance(module, writer)]
+    if not hasattr(clip, "generate") or not networks or not getattr(networks[0].model.config, "stop_tokens", None):
+        raise ValueError("this CLIP cannot write text: UMT5 and CLIP-L only read. Connect a Qwen3, Gemma or Ministral text encoder, and a ComfyUI "
+                         "of February 2026 or newer.")
+    return clip
+
+
+async def _answer_of_clip(clip: Any, request: Request) -> str:
+    """Through core's own generation, which shows progress and can be interrupted; the text encoder's template is core's affair."""
+    tokens = clip.tokenize(f"{request.system}\n\n{request.user}", skip_template=False, min_length=1, thinking=False)
+    ids = clip.generate(tokens, do_sample=True, max_length=request.max_new_tokens, temperature=request.temperature, top_p=TOP_P, seed=request.seed)
+    return str(clip.decode(ids))
