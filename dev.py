@@ -28,16 +28,21 @@ def main() -> int:
                              "this pack is installed in, or a private copy of 0.3.75)")
     parser.add_argument("--python", type=Path, help="the Python of that ComfyUI, where it is not found by itself")
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="make a video with the shipped workflow")
+    demo = commands.add_parser("demo", help="make a video with the shipped workflow and a miniature Wan 2.2, or your own models")
     demo.add_argument("prompt", nargs="?", help="what the video shows")
     demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--lora", action="append", default=[], metavar="NAME[=SCALE]",
+                      help="a file in models/loras, or part of its name; the miniature has striped, reversed and framed; may be given more than once")
     test = commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
                                "further arguments go to pytest, and then only pytest runs")
     bench = commands.add_parser("bench", help="measure a claim: python dev.py bench sampling; further arguments go to tests/bench_NAME.py")
     bench.add_argument("name", choices=sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests").glob("bench_*.py")))
     calibrate = commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
                                     add_help=False)
-    for command in (demo, test, bench, calibrate):
+    miniature = commands.add_parser("miniature", add_help=False,
+                                    help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it; arguments: tests/miniature/NAME.py")
+    miniature.add_argument("name", choices=("train", "export", "evaluate"))
+    for command in (demo, test, bench, calibrate, miniature):
         command.add_argument("--comfyui", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
     if rest and options.command == "demo":
@@ -47,6 +52,8 @@ def main() -> int:
         return host.call("tests/calibrate.py", *(["--own-models"] if host.own_models else []), *rest)
     if options.command == "bench":
         return host.call(f"tests/bench_{options.name}.py", *rest)
+    if options.command == "miniature":
+        return host.call("-m", f"miniature.{options.name}", *rest)
     return run_demo(host, options) if options.command == "demo" else run_tests(host, rest)
 
 
@@ -61,12 +68,13 @@ class Host:
         self.comfyui, self.python, self.own_models = comfyui, python, own_models
 
     def call(self, *command: str) -> int:
-        environment = {**os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": str(ROOT / "nodes")}
+        found = os.pathsep.join(str(ROOT / folder) for folder in ("nodes", "tests"))
+        environment = {**os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": found}
         return subprocess.call([str(self.python), *command], cwd=ROOT, env=environment)
 
 
 def run_demo(host: Host, options: argparse.Namespace) -> int:
-    arguments = ["tests/demo.py", "--seed", str(options.seed)]
+    arguments = ["tests/demo.py", "--seed", str(options.seed), *(f"--lora={lora}" for lora in options.lora)]
     arguments += ["--own-models"] if host.own_models else []
     return host.call(*arguments, *([options.prompt] if options.prompt else []))
 

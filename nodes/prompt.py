@@ -15,8 +15,8 @@ class Wan22ExpandPrompt(io.ComfyNode):
             node_id="Wan22ExpandPrompt",
             display_name="Wan 2.2 Expand Prompt",
             category=CATEGORY,
-            description="A language model rewrites a short prompt into the 60 to 200 words that Wan draws best: subject, action, scene, light, camera. "
-                        "Off by default: then the prompt passes as it is.",
+            description="A language model rewrites a short prompt into the 60 to 200 words that Wan draws best: subject, action, scene, light, "
+                        "camera. Off by default: then the prompt passes as it is.",
             inputs=[
                 io.String.Input("prompt", multiline=True, default="",
                                 tooltip="A few words in English or Chinese. Names, numbers and quoted text are kept."),

@@ -6,7 +6,7 @@ from .engine.choices import check_choice
 from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, MIN_DENOISE, Guidance, Schedule, check_methods
 from .engine.sampling.schedules import MAX_SHIFT, MAX_STEPS
 from .engine.sampling.solvers import SOLVERS, solver_named
-from .host import messages, sampling
+from .host import latents, messages, sampling
 from .widgets import CATEGORY, advanced, verdict
 
 
@@ -91,7 +91,7 @@ class Wan22Sampler(io.ComfyNode):
         guider = sampling.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
         report = sampling.plan_for(sampling.solver(solver), schedule.sigmas(), boundary, guidance, acceleration).describe()
         messages.show(cls.hidden.unique_id, report)
-        return io.NodeOutput(sampling.sample(guider, latent_image, seed, schedule), report)
+        return io.NodeOutput(latents.drawn_for(sampling.sample(guider, latent_image, seed, schedule), positive), report)
 
 
 class Wan22Guider(io.ComfyNode):

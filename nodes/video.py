@@ -45,7 +45,7 @@ class Wan22SaveVideo(io.ComfyNode):
     def execute(cls, video: io.Video.Type, filename_prefix: str, video_quality: str, video_write_mode: str, reverse_video: bool,
                 codec: str = "h264", container: str = AUTO, bit_depth: int = 8) -> io.NodeOutput:
         video_format = VideoFormat(video_quality, video_write_mode, codec, container, bit_depth)
-        tags = saving.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        tags = saving.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, video)
         saved = saving.save(video, filename_prefix, video_format, reverse_video, tags)
         shown = ui.SavedResult(saved.path.name, saved.subfolder, io.FolderType.output)
         return io.NodeOutput(saved.video, str(saved.path), ui=ui.PreviewVideo([shown]))

@@ -2,26 +2,28 @@
 
     python dev.py --comfyui PATH calibrate --high HIGH --low LOW [--lora-high FILE --lora-low FILE]
 
-File names are those ComfyUI lists. Without --comfyui, the tiny random weights are measured, which shows only that it works.
+File names are those ComfyUI lists. Without --comfyui, the miniature is measured.
 """
 
 import argparse
 import importlib
 
-import tiny_weights
 from comfyui import COMFYUI, has_gpu, import_pack
-from demo import tiny_models
+from demo import MINIATURE_PROMPT, miniature_models
+from miniature import export, scenes
+
+PROMPT = "A red fox trots along a snowy forest path at dawn, the camera tracks sideways."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--own-models", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--high", default=tiny_weights.HIGH)
-    parser.add_argument("--low", default=tiny_weights.LOW)
-    parser.add_argument("--text-encoder", default=tiny_weights.TEXT_ENCODER)
+    parser.add_argument("--high", default=export.FILES["high_noise_model"])
+    parser.add_argument("--low", default=export.FILES["low_noise_model"])
+    parser.add_argument("--text-encoder", default=export.FILES["text_encoder"])
     parser.add_argument("--lora-high", help="a LoRA for the high-noise expert")
     parser.add_argument("--lora-low", help="a LoRA for the low-noise expert")
-    parser.add_argument("--prompt", default="A red fox trots along a snowy forest path at dawn, the camera tracks sideways.")
+    parser.add_argument("--prompt", help="default: a fox in the snow, or for the miniature a red circle")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--shift", type=float, default=12.0)
     parser.add_argument("--guidance", type=float, nargs=2, default=(4.0, 3.0), metavar=("HIGH", "LOW"))
@@ -42,19 +44,21 @@ def measure(pack, options: argparse.Namespace):
     models, text, latents = pack.nodes.host.models, pack.nodes.host.text, pack.nodes.host.latents
     plan = pack.nodes.engine.sampling.experts
     from engine.video.sizes import Size, video_size
-    size = video_size(options.resolution, "16:9", 0, 0) if options.own_models else Size(64, 64)
+    size = video_size(options.resolution, "16:9", 0, 0) if options.own_models else Size(scenes.SIZE, scenes.SIZE)
+    frames = options.frames if options.own_models else scenes.FRAMES
+    prompt = options.prompt or (PROMPT if options.own_models else MINIATURE_PROMPT)
     with torch.inference_mode():
         clip = models.load_text_encoder(options.text_encoder, "default")
-        positive, negative = text.encode(clip, options.prompt), text.encode(clip, "")
+        positive, negative = text.encode(clip, prompt), text.encode(clip, "")
         high = with_lora(models.load_expert(options.high, "default"), options.lora_high)
         low = with_lora(models.load_expert(options.low, "default"), options.lora_low)
         return importlib.import_module(f"{pack.__name__}.nodes.host.calibration").calibrate(
-            high, low, positive, negative, plan.Guidance(*options.guidance), latents.empty(size, options.frames), options.seed,
+            high, low, positive, negative, plan.Guidance(*options.guidance), latents.empty(size, frames), options.seed,
             plan.Schedule("unipc", options.steps, options.shift), plan.BOUNDARY)
 
 
 def find_models(own_models: bool) -> None:
-    """Point ComfyUI at its own models as main.py would, or at the tiny ones."""
+    """Point ComfyUI at its own models as main.py would, or at the miniature."""
     import folder_paths
     from utils.extra_config import load_extra_path_config
     if own_models:
@@ -62,8 +66,8 @@ def find_models(own_models: bool) -> None:
         if extra.exists():
             load_extra_path_config(str(extra))
         return
-    folder = tiny_models()
-    for name in ("diffusion_models", "text_encoders", "vae"):
+    folder = miniature_models()
+    for name in ("diffusion_models", "text_encoders", "vae", "loras"):
         folder_paths.add_model_folder_path(name, str(folder / name))
 
 

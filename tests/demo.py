@@ -1,6 +1,6 @@
 """Make a video: start ComfyUI, run the shipped text-to-video workflow over its HTTP API, say what came out.
 
-Started by `python dev.py demo`.
+Started by `python dev.py demo`. Without models of your own, the miniature in tests/miniature/models answers.
 """
 
 import argparse
@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tiny_weights
 import videos
 import workflows
-from comfyui import COMFYUI, ROOT, ComfyUI, Prompt, PromptFailed, PromptRejected, has_gpu, import_comfyui, prepare_base
+from comfyui import COMFYUI, ROOT, ComfyUI, Prompt, PromptFailed, PromptRejected, has_gpu, link, prepare_base
+from miniature import export, scenes
+from tiny_weights import write_rife
 
 BASE = ROOT / ".dev" / "demo"
-SMALL = {"resolution": "custom", "width": 256, "height": 144, "num_frames": 33}
+MINIATURE = {"resolution": "custom", "width": scenes.SIZE, "height": scenes.SIZE, "num_frames": scenes.FRAMES, **export.FILES}
+MINIATURE_PROMPT = "a red circle moves to the right over a blue background"
 BAR = 30
 
 
@@ -23,9 +25,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompt", nargs="?")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--own-models", action="store_true", help="the models of the ComfyUI at hand instead of tiny random ones")
+    parser.add_argument("--lora", action="append", default=[], metavar="NAME[=SCALE]")
+    parser.add_argument("--own-models", action="store_true", help="the models of the ComfyUI at hand instead of the miniature")
     options = parser.parse_args()
-    models = COMFYUI / "models" if options.own_models else tiny_models()
+    models = COMFYUI / "models" if options.own_models else miniature_models()
     print(f"Starting ComfyUI from {COMFYUI} ...", flush=True)
     with ComfyUI(prepare_base(BASE, models=models), cpu=not has_gpu()) as server:
         prompt = demo_prompt(server, options)
@@ -35,31 +38,55 @@ def main() -> int:
             print(f"\nThe workflow did not run: {problem}")
             return 1
         (path,) = server.saved_videos(outputs)
-    facts = videos.facts(path)
-    print(f"\n{path}\n{facts}")
+    sheet = videos.contact_sheet(path)
+    print(f"\n{workflows.node_of(prompt, 'Wan22TextEncode')['prompt']}\n{path}\n{sheet}\n{videos.facts(path)}")
     if not options.own_models:
-        print("The weights are tiny random ones: this shows that everything works, not what Wan 2.2 draws.\n"
-              "For that: python dev.py demo --comfyui PATH-TO-YOUR-COMFYUI")
+        print(about_the_miniature(options.prompt))
     return 0
 
 
-def tiny_models() -> Path:
-    folder = ROOT / ".dev" / "tiny-models"
+def miniature_models() -> Path:
+    """A models folder of the miniature and the real RIFE."""
+    folder = ROOT / ".dev" / "miniature-models"
     if not (folder / "frame_interpolation").exists():
-        print("Writing tiny random weights in the real file formats ...", flush=True)
-        import_comfyui()
-        tiny_weights.write_models(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_rife(folder)
+    for part in export.MODELS.iterdir():
+        link(part, folder / part.name)
     return folder
 
 
+def about_the_miniature(prompt: str | None) -> str:
+    """What drew this, and a hint where the prompt asks for what it never saw."""
+    text = ("This was drawn by a miniature of Wan 2.2, trained on coloured shapes alone: it shows that everything works, not what Wan 2.2 draws.\n"
+            "For that: python dev.py demo --comfyui PATH-TO-YOUR-COMFYUI")
+    try:
+        scenes.scene_of(prompt or MINIATURE_PROMPT)
+    except ValueError as problem:
+        return f"{text}\nThe miniature knows no other words: {problem}"
+    return text
+
+
 def demo_prompt(server: ComfyUI, options: argparse.Namespace) -> Prompt:
-    prompt = workflows.to_prompt(workflows.shipped("text_to_video"), server.object_info())
-    changes: dict[str, Any] = {"seed": options.seed, **({} if options.own_models else SMALL)}
+    info = server.object_info()
+    prompt = workflows.to_prompt(workflows.shipped("text_to_video"), info)
+    changes: dict[str, Any] = {"seed": options.seed, **({} if options.own_models else {**MINIATURE, "prompt": MINIATURE_PROMPT})}
     if options.prompt:
         changes["prompt"] = options.prompt
     for node in prompt.values():
         node["inputs"].update({name: value for name, value in changes.items() if name in node["inputs"]})
-    return prompt
+    known = info["Wan22LoRA"]["input"]["required"]["lora"]
+    files = known[1]["options"] if known[0] == "COMBO" else known[0]
+    return workflows.with_loras(prompt, [chosen_lora(lora, files) for lora in options.lora])
+
+
+def chosen_lora(text: str, files: list[str]) -> tuple[str, float]:
+    """A file and its scale from NAME or NAME=SCALE; any part of a file's name will do."""
+    name, _, scale = text.partition("=")
+    found = next((file for file in sorted(files) if name.lower() in file.lower()), None)
+    if found is None:
+        sys.exit(f"No LoRA is called '{name}'. There are: {', '.join(sorted(files)) or 'none'}.")
+    return found, float(scale or 1)
 
 
 def run_with_progress(server: ComfyUI, prompt: Prompt) -> dict[str, Any]:

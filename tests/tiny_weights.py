@@ -29,11 +29,16 @@ def write_models(folder: Path) -> None:
     (folder / "text_encoders").mkdir(exist_ok=True)
     (folder / "vae").mkdir(exist_ok=True)
     (folder / "loras").mkdir(exist_ok=True)
-    (folder / "frame_interpolation").mkdir(exist_ok=True)
     save_file(fp8_scaled(expert(seed=1)), folder / "diffusion_models" / HIGH)
     save_file(fp8_scaled(expert(seed=2)), folder / "diffusion_models" / LOW)
     save_file(fp8_scaled(text_encoder(seed=3), keep="shared", marker=0), folder / "text_encoders" / TEXT_ENCODER)
     save_file(vae(seed=4), folder / "vae" / VAE)
+    write_rife(folder)
+
+
+def write_rife(folder: Path) -> None:
+    """The real RIFE 4.26 in `folder`, ComfyUI's models folder."""
+    (folder / "frame_interpolation").mkdir(exist_ok=True)
     save_file(interpolation_oracles.rife_4_26_weights(), folder / "frame_interpolation" / RIFE)
 
 

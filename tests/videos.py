@@ -8,6 +8,7 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import Colorspace
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,16 @@ def rgb(path: Path, matrix: str = "bt709") -> torch.Tensor:
     with av.open(str(path)) as container:
         shown = [frame.reformat(format="rgb24", src_colorspace=space, dst_colorspace=space).to_ndarray() for frame in container.decode(video=0)]
     return torch.from_numpy(np.stack(shown)) / 255
+
+
+def contact_sheet(path: Path, columns: int = 6, rows: int = 3, width: int = 1536) -> Path:
+    """A PNG beside the video with frames spread evenly over its length, in reading order."""
+    frames = pixels(path)
+    chosen = frames[np.linspace(0, len(frames) - 1, min(columns * rows, len(frames))).round().astype(int)]
+    cell = width // columns, width // columns * frames.shape[1] // frames.shape[2]
+    sheet = Image.new("RGB", (columns * cell[0], -(-len(chosen) // columns) * cell[1]))
+    for index, frame in enumerate(chosen):
+        sheet.paste(Image.fromarray(frame).resize(cell, Image.Resampling.LANCZOS), (index % columns * cell[0], index // columns * cell[1]))
+    out = path.with_suffix(".png")
+    sheet.save(out)
+    return out

@@ -52,3 +52,18 @@ def node_of(prompt: Prompt, class_type: str) -> dict[str, Any]:
     """Inputs of the only node of this class."""
     (node_id,) = nodes_of(prompt, class_type)
     return prompt[node_id]["inputs"]
+
+
+def with_loras(prompt: Prompt, loras: list[tuple[str, float]]) -> Prompt:
+    """The prompt with a stack of LoRAs, as (file, scale), between the expert loader and the sampler."""
+    if not loras:
+        return prompt
+    made = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()}
+    for index, (file, scale) in enumerate(loras):
+        below = {"stack": [f"lora-{index - 1}", 0]} if index else {}
+        made[f"lora-{index}"] = {"class_type": "Wan22LoRA", "inputs": {"lora": file, "scale": scale, "transformer": "auto", **below}}
+    sampler = node_of(made, "Wan22Sampler")
+    made["loras"] = {"class_type": "Wan22ApplyLoRAs", "inputs": {"high_noise": sampler["high_noise"], "low_noise": sampler["low_noise"],
+                                                                "loras": [f"lora-{len(loras) - 1}", 0]}}
+    sampler.update(high_noise=["loras", 0], low_noise=["loras", 1])
+    return made

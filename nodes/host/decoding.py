@@ -17,7 +17,7 @@ from ..engine.checkpoints import T2V_CHANNELS
 from ..engine.choices import check_range
 from ..engine.frames import FrameStream, section
 from ..engine.video.sizes import LATENT_STRIDE
-from .latents import Latent, frame_count
+from .latents import PROMPT, Latent, frame_count
 from .memory import is_out_of_memory
 from .vae import decoded
 from .video import LazyVideo
@@ -42,7 +42,7 @@ def decode(latent: Latent, vae: comfy.sd.VAE, frames_per_second: int) -> LazyVid
     keep_latent = partial(kept_latent, samples)
     stream = FrameStream(width * LATENT_STRIDE, height * LATENT_STRIDE, batch * frames, Fraction(frames_per_second),
                          lambda: _decoded_clips(vae, samples, frames, keep_latent))
-    return LazyVideo(stream, keep_latent)
+    return LazyVideo(stream, keep_latent, latent.get(PROMPT, ""))
 
 
 def check_vae(vae: comfy.sd.VAE) -> None:

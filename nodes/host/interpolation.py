@@ -22,7 +22,7 @@ from ..engine.interpolation.rife import Rife
 from ..engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
 from .memory import Model, is_out_of_memory, keep_loaded, on_device, shares_memory
 from .models import SAFETENSORS, model_names, model_path
-from .video import LazyVideo, keep_latent_of, stream_of
+from .video import following, stream_of
 
 FOLDER = "frame_interpolation"
 
@@ -60,7 +60,7 @@ def interpolated(video: Input.Video, interpolator: Model, new_frames: int, adjus
     model = interpolator if isinstance(interpolator.model, (Rife, Film)) else _patcher(interpolator.model.state_dict())
     stream = replace(source, count=total_frames(source.count, new_frames), rate=source.rate * (new_frames + 1) if adjust_rate else source.rate,
                      pull=lambda: _pulled(source, model, new_frames, scene_cut))
-    return LazyVideo(stream, keep_latent_of(video))
+    return following(video, stream)
 
 
 def _patcher(weights: dict[str, torch.Tensor]) -> Model:

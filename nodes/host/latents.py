@@ -9,13 +9,21 @@ from ..engine.checkpoints import T2V_CHANNELS
 from ..engine.video.sizes import LATENT_STRIDE, Size, decoded_frames, latent_frames
 
 Latent = dict[str, Any]
+Conditioning = list[tuple[Any, dict[str, Any]]]
 NUM_FRAMES = "wan22_num_frames"
+PROMPT = "wan22_prompt"
 
 
 def empty(size: Size, num_frames: int) -> Latent:
     """Zeros for `num_frames` frames; the exact number rides along so that decoding can trim to it."""
     shape = (1, T2V_CHANNELS, latent_frames(num_frames), size.height // LATENT_STRIDE, size.width // LATENT_STRIDE)
     return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device()), NUM_FRAMES: num_frames}
+
+
+def drawn_for(latent: Latent, positive: Conditioning) -> Latent:
+    """The latent with the text of its conditioning, which the video's file will tell."""
+    prompts = [options[PROMPT] for _, options in positive if PROMPT in options]
+    return {**latent, PROMPT: "\n".join(prompts)} if prompts else latent
 
 
 def frame_count(latent: Latent) -> int:

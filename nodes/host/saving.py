@@ -16,7 +16,7 @@ from ..engine.video.formats import VideoFormat
 from ..engine.video.spool import backwards
 from ..engine.video.write import PartFile, remove_stale_parts, write_file
 from .decoding import DecodingFailed, where_kept
-from .video import keep_latent_of, levels, stream_of, watched
+from .video import comment, keep_latent_of, levels, stream_of, watched
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
@@ -45,11 +45,11 @@ def check_prefix(filename_prefix: str) -> Path:
     return output
 
 
-def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What core's Save Video writes: workflow and prompt; nothing under --disable-metadata."""
+def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None, video: Input.Video) -> dict[str, Any]:
+    """What core's Save Video writes, workflow and prompt, and as comment what the video was drawn for; nothing under --disable-metadata."""
     if comfy.cli_args.args.disable_metadata:
         return {}
-    return {**(extra_pnginfo or {}), **({"prompt": prompt} if prompt is not None else {})}
+    return {**comment(video), **(extra_pnginfo or {}), **({"prompt": prompt} if prompt is not None else {})}
 
 
 def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, reverse: bool, tags: Mapping[str, Any]) -> SavedVideo:

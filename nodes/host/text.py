@@ -1,13 +1,11 @@
 """Turn prompts into conditioning with a Wan CLIP, as the official text encoder does."""
 
-from typing import Any
-
 import comfy.sd
 
 from ..engine.text.cleaning import MAX_TOKENS, clean, truncate
+from .latents import PROMPT, Conditioning
 
 TOKENIZER = "umt5xxl"
-Conditioning = list[tuple[Any, dict[str, Any]]]
 
 
 def encode(clip: comfy.sd.CLIP, prompt: str) -> Conditioning:
@@ -19,4 +17,5 @@ def encode(clip: comfy.sd.CLIP, prompt: str) -> Conditioning:
     umt5 = getattr(family, family.clip)
     ids = truncate(umt5.tokenizer(clean(prompt))["input_ids"])  # the bare tokenizer: backslashes and "embedding:" are text as well
     padded = [*ids, *[umt5.pad_token] * (MAX_TOKENS - len(ids))]
-    return clip.encode_from_tokens_scheduled({TOKENIZER: [[(token, 1.0) for token in padded]]})
+    encoded = clip.encode_from_tokens_scheduled({TOKENIZER: [[(token, 1.0) for token in padded]]})
+    return [(states, {**options, PROMPT: prompt}) for states, options in encoded]

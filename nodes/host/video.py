@@ -24,11 +24,11 @@ KeepLatent = Callable[[], Path]
 class LazyVideo(Input.Video):
     """A frame stream behind ComfyUI's VIDEO interface, of 0.3.75 and of newer versions.
 
-    `keep_latent` saves what the frames are decoded from and says where, for when writing them fails.
+    `keep_latent` saves what the frames are decoded from and says where, for when writing them fails; `prompt` is what they were drawn for.
     """
 
-    def __init__(self, stream: FrameStream, keep_latent: KeepLatent | None = None) -> None:
-        self.stream, self.keep_latent = stream, keep_latent
+    def __init__(self, stream: FrameStream, keep_latent: KeepLatent | None = None, prompt: str = "") -> None:
+        self.stream, self.keep_latent, self.prompt = stream, keep_latent, prompt
 
     def get_components(self) -> Types.VideoComponents:
         """All frames in memory, float32 (T, H, W, 3), as core's nodes for images take them."""
@@ -43,7 +43,8 @@ class LazyVideo(Input.Video):
                 raise ValueError(f"{name} is '{asked}'; ComfyUI's Save Video writes {ours}. Use Wan 2.2 Save Video for other codecs and containers.")
         options = {name: str(value) for name, value in (("crf", crf), ("preset", preset)) if value is not None}
         video = VideoFormat(bit_depth=bit_depth or 8, options=options)
-        write(path, watched(levels(self.stream, video), self.stream.count), self.stream, video, metadata or {})
+        tags = {**metadata, **comment(self)} if metadata else {}
+        write(path, watched(levels(self.stream, video), self.stream.count), self.stream, video, tags)
 
     def as_trimmed(self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False) -> "LazyVideo | None":
         """The part from `start_time` (seconds, negative: from the end) for `duration` (0: to the end); None where nothing or too little is left."""
@@ -53,7 +54,7 @@ class LazyVideo(Input.Video):
         count = min(asked, stream.count - first)
         if count <= 0 or (strict_duration and duration and count < asked):
             return None
-        return LazyVideo(stream.part(first, count), self.keep_latent)
+        return following(self, stream.part(first, count))
 
     def get_dimensions(self) -> tuple[int, int]:
         return self.stream.width, self.stream.height
@@ -88,6 +89,17 @@ def stream_of(video: Input.Video) -> FrameStream:
 
 def keep_latent_of(video: Input.Video) -> KeepLatent | None:
     return getattr(video, "keep_latent", None)
+
+
+def following(video: Input.Video, stream: FrameStream) -> LazyVideo:
+    """A VIDEO made of another one's frames: what is known of that one is known of it as well."""
+    return LazyVideo(stream, keep_latent_of(video), getattr(video, "prompt", ""))
+
+
+def comment(video: Input.Video) -> dict[str, str]:
+    """The tag in which players show what a video was drawn for: the prompt as the experts got it, expanded if it was."""
+    prompt = getattr(video, "prompt", "")
+    return {"comment": prompt} if prompt else {}
 
 
 def watched(clip: Iterator[Chunk], count: int) -> Iterator[Chunk]:

@@ -1,6 +1,6 @@
 """Score the exported miniature through the pack's own nodes' code: 256 prompts with fixed seeds, judged by plain image measures.
 
-    python -m miniature.evaluate [--recipe full] [--models FOLDER] [--prompts 256] [--only RUN ...] [--grid grid.png]
+    python dev.py miniature evaluate [--models FOLDER] [--prompts 256] [--only RUN ...] [--grid grid.png]
 
 Every run is one line of the table: the share of clips in which colour, shape, direction, ... are what the prompt says. A prompt for a wrong
 thing is scored against the right one. --out keeps what was measured as JSON.
@@ -22,12 +22,11 @@ import torch
 from comfyui import has_gpu, import_pack
 from miniature import export
 from miniature.judge import Verdict, judge
-from miniature.recipe import RECIPES, STYLES
+from miniature.recipe import STYLES
 from miniature.scenes import FRAMES, PLAIN, SIZE, Example, Scene, Style, clips, examples, reversed_scene
 
 FIRST_PROMPTS = 990_001  # the seed that draws the prompts: not one that training draws from
 AT_ONCE = 16
-HIGH, LOW = (export.EXPERT.format(name, "fp16") for name in ("high", "low"))
 MEASURES = ("colour", "shape", "direction", "background", "camera")
 
 
@@ -95,8 +94,7 @@ REFERENCE = replace(NONE, solver="euler", steps=200)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", choices=RECIPES, default="full")
-    parser.add_argument("--models", type=Path, help="an exported models folder")
+    parser.add_argument("--models", type=Path, default=export.MODELS, help="an exported models folder")
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--only", nargs="*", help="names of runs; `vae` and `distances` are names as well")
     parser.add_argument("--grid", type=Path, default=Path("grid.png"), help="where 16 clips of the default run are drawn")
@@ -105,7 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    miniature = Miniature(options.models or RECIPES[options.recipe].folder() / "models", examples(options.prompts, FIRST_PROMPTS))
+    miniature = Miniature(options.models, examples(options.prompts, FIRST_PROMPTS))
     table = Table(options.out)
     truth = ground_truth(miniature.chosen)
     table.add("ground truth", scores(miniature.chosen, truth, PLAIN))
@@ -139,9 +137,9 @@ class Miniature:
             folder_paths.add_model_folder_path(name, str(folder / name), is_default=True)
         self.chosen = chosen
         models = self.pack.nodes.host.models
-        self.experts = {"high": models.load_expert(HIGH, "default"), "low": models.load_expert(LOW, "default")}
-        self.vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models.model_path("vae", export.VAE))))
-        self.clip = models.load_text_encoder(export.TEXT_ENCODER.format("fp8_e4m3fn_scaled"), "default")
+        self.experts = {name: models.load_expert(export.FILES[f"{name}_noise_model"], "default") for name in ("high", "low")}
+        self.vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models.model_path("vae", export.FILES["vae_name"]))))
+        self.clip = models.load_text_encoder(export.FILES["text_encoder"], "default")
         self.known: dict[str, torch.Tensor] = {}
 
     def prompts(self, kind: str) -> list[str]:

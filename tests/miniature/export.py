@@ -1,6 +1,8 @@
 """Write the trained miniature as the safetensors files that users have, in a ComfyUI models folder.
 
-    python -m miniature.export [--recipe full] [--to FOLDER] [--fp8]
+    python dev.py miniature export [--recipe full] [--to FOLDER] [--fp8]
+
+Without --to they go where the demo and the tests find them.
 """
 
 import argparse
@@ -21,6 +23,9 @@ EXPERT = "miniature_wan2.2_t2v_{}_noise_{}.safetensors"
 TEXT_ENCODER = "miniature_umt5_{}.safetensors"
 VAE = "miniature_wan_2.1_vae.safetensors"
 LORA = "miniature_{}_{}_noise.safetensors"
+MODELS = Path(__file__).parent / "models"
+FILES = {"high_noise_model": EXPERT.format("high", "fp16"), "low_noise_model": EXPERT.format("low", "fp16"),
+         "text_encoder": TEXT_ENCODER.format("fp8_e4m3fn_scaled"), "vae_name": VAE}
 MAX_FILE, MAX_TOGETHER = 16 * 2**20, 32 * 2**20
 Weights = dict[str, torch.Tensor]
 
@@ -28,7 +33,7 @@ Weights = dict[str, torch.Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=RECIPES, default="full")
-    parser.add_argument("--to", type=Path, help="default: `models` beside the checkpoints")
+    parser.add_argument("--to", type=Path, default=MODELS, help="a models folder")
     parser.add_argument("--fp8", action="store_true", help="also the experts in fp8_scaled and the text encoder in fp16")
     options = parser.parse_args()
     import_comfyui()
@@ -39,9 +44,8 @@ def main() -> None:
     print(f"{sum(sizes) / 2**20:6.2f} MB together{'' if sum(sizes) <= MAX_TOGETHER and max(sizes) <= MAX_FILE else ': MORE THAN THE REPO MAY HOLD'}")
 
 
-def export(recipe: Recipe, to: Path | None = None, fp8: bool = False) -> list[Path]:
-    """Write the files below `to` and return their paths. The text encoder is fp8_scaled, everything else fp16."""
-    folder = to or recipe.folder() / "models"
+def export(recipe: Recipe, folder: Path, fp8: bool = False) -> list[Path]:
+    """Write the files below `folder` and return their paths. The text encoder is fp8_scaled, everything else fp16."""
     written = []
     for place, weights in files(recipe, fp8):
         path = folder / place

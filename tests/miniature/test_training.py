@@ -37,7 +37,7 @@ def exported(trained: Recipe, pack: ModuleType) -> Path:
     folder = trained.folder() / "models"
     export.export(trained, folder, fp8=True)
     for name in ("diffusion_models", "text_encoders", "vae", "loras"):
-        folder_paths.add_model_folder_path(name, str(folder / name))
+        folder_paths.add_model_folder_path(name, str(folder / name), is_default=True)
     return folder
 
 

@@ -1,10 +1,10 @@
 """Train the miniature Wan 2.2: VAE, both experts and the LoRAs, in about two hours on 2 CPU cores. Stop it when you like; it goes on where it was.
 
-    python -m miniature.train                         all of it, with the recipe's numbers of steps: the same numbers, the same weights
-    python -m miniature.train --minutes vae=25 experts=65 loras=4    lengths by the clock; the steps that fit are printed and kept
-    python -m miniature.train vae latents             some parts only
+    python dev.py miniature train                         all of it, with the recipe's numbers of steps: the same numbers, the same weights
+    python dev.py miniature train --minutes vae=25 experts=65 loras=4    lengths by the clock; the steps that fit are printed and kept
+    python dev.py miniature train vae latents             some parts only
 
-Runs with `tests` and `nodes` on the Python path. Checkpoints and loss curves lie in .dev/miniature.
+Checkpoints and loss curves lie in .dev/miniature.
 """
 
 import argparse

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import tiny_pretrained
+import videos
+import workflows
 from comfyui import ComfyUI, Prompt, PromptFailed, PromptRejected
 
 NAME = "tiny-qwen2"
@@ -120,12 +122,13 @@ def test_umt5_is_no_writer(pack: ModuleType, language: ModuleType) -> None:
 
 
 def expansion(**inputs: Any) -> Prompt:
-    return {"1": {"class_type": "Wan22ExpandPrompt", "inputs": {"prompt": "a fox", "enabled": True, "language_model": NAME, "seed": 3, **inputs}},
-            "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+    settings = {"prompt": "a fox", "enabled": True, "language_model": NAME, "seed": 3}
+    return {"expand": {"class_type": "Wan22ExpandPrompt", "inputs": {**settings, **inputs}},
+            "show": {"class_type": "PreviewAny", "inputs": {"source": ["expand", 0]}}}
 
 
 def shown(server: ComfyUI, prompt: Prompt) -> str:
-    (text,) = server.run(prompt)["2"]["text"]
+    (text,) = server.run(prompt)["show"]["text"]
     return text
 
 
@@ -133,14 +136,24 @@ def test_expansion_in_the_server_runs_once_per_prompt_and_seed_and_leaves_no_mod
     before = server.get("/probe/memory")
     prompt_id = server.queue(expansion())
     first = server.wait(prompt_id)
-    text = first["outputs"]["1"]["text"][0]
-    assert text and text == first["outputs"]["2"]["text"][0]
+    text = first["outputs"]["expand"]["text"][0]
+    assert text and text == first["outputs"]["show"]["text"][0]
     after = server.get("/probe/memory")
     assert after["model_patchers"] == before["model_patchers"]
     assert after["tensor_bytes"] < before["tensor_bytes"] + 100_000
     again = server.wait(server.queue(expansion()))
     cached = next(data["nodes"] for kind, data in again["status"]["messages"] if kind == "execution_cached")
-    assert "1" in cached and again["outputs"]["2"]["text"][0] == text
+    assert "expand" in cached and again["outputs"]["show"]["text"][0] == text
+
+
+def test_the_videos_file_tells_the_expanded_prompt(server: ComfyUI, language_model: str, small_prompt) -> None:
+    prompt = small_prompt()
+    workflows.node_of(prompt, "Wan22TextEncode")["prompt"] = ["expand", 0]
+    for _ in range(2):  # the second time from ComfyUI's cache
+        outputs = server.run(prompt | expansion())
+        (path,) = server.saved_videos({"save": outputs[workflows.nodes_of(prompt, "Wan22SaveVideo")[0]]})
+        assert videos.tags(path)["comment"] == outputs["show"]["text"][0]
+        workflows.node_of(prompt, "Wan22SaveVideo")["video_quality"] = "low"
 
 
 def test_switched_off_the_prompt_passes_and_nothing_needs_to_be_there(server: ComfyUI) -> None:

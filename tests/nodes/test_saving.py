@@ -160,11 +160,12 @@ def test_backwards_sound_belongs_to_the_same_frames(pack: ModuleType, formats: M
     assert int(heard.abs().argmax()) / 48000 == pytest.approx(1.5, abs=0.06)
 
 
-def test_nothing_about_the_workflow_is_written_under_disable_metadata(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_about_the_workflow_is_written_under_disable_metadata(pack: ModuleType, lazy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.cli_args
-    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}) == {"workflow": {}, "prompt": {"1": {}}}
+    video = pack.nodes.host.video.LazyVideo(lazy.stream, prompt="a fox")
+    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}, video) == {"comment": "a fox", "workflow": {}, "prompt": {"1": {}}}
     monkeypatch.setattr(comfy.cli_args.args, "disable_metadata", True)
-    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}) == {}
+    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}, video) == {}
 
 
 def test_a_spool_without_room_names_the_temp_folder(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any,

@@ -68,13 +68,13 @@ def write_file(part: PartFile, clip: Iterator[Levels], stream: FrameStream, vide
 def write(target: str | io.BytesIO, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, metadata: Mapping[str, object]) -> int:
     """Write `clip`, with the size, rate and sound of `stream`, to a path or a buffer; returns the number of frames.
 
-    Metadata values are stored as JSON, the way ComfyUI reads them back. OSError when the disk is full or the folder is read-only.
+    Metadata values are stored as JSON, the way ComfyUI reads them back, texts as they are. OSError when the disk is full or the folder is read-only.
     """
     flags = "use_metadata_tags" if isinstance(target, io.BytesIO) else "use_metadata_tags+faststart"
     options = {"movflags": flags} if video.muxer in ("mp4", "mov") else {}
     with av.open(target, "w", format=video.muxer, options=options) as container:
         for key, value in metadata.items():
-            container.metadata[key] = json.dumps(value)
+            container.metadata[key] = value if isinstance(value, str) else json.dumps(value)
         pictures = VideoTrack(container, stream, video)
         sound = AudioTrack(container, stream.audio, opus=video.muxer == "webm") if stream.audio is not None else None
 

@@ -1,0 +1,94 @@
+"""The shipped miniature draws what it is asked for, as plain image measures judge: guidance, experts and LoRAs each have their effect.
+
+The whole evaluation, 256 prompts and every setting: python dev.py miniature evaluate.
+"""
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import videos
+from comfyui import ROOT
+from miniature import evaluate, export
+from miniature.evaluate import DEFAULT, FRAMED, NONE, REVERSED, STRIPED, Scores, Setting
+from miniature.judge import judge
+from miniature.recipe import STYLES
+from miniature.scenes import PLAIN, Style, examples, scene_of
+
+PROMPTS = 32
+
+
+class Drawn:
+    """Scores of the miniature in a setting, drawn once each."""
+
+    def __init__(self) -> None:
+        self.miniature = evaluate.Miniature(export.MODELS, examples(PROMPTS, evaluate.FIRST_PROMPTS))
+        self.scores = cache(self._scores)
+
+    def _scores(self, setting: Setting, style: Style) -> Scores:
+        return evaluate.scores(self.miniature.chosen, self.miniature.clips(setting), style)
+
+
+@pytest.fixture(scope="module")
+def drawn(pack: ModuleType) -> Drawn:
+    return Drawn()
+
+
+def test_the_files_are_small_enough_for_the_repository():
+    sizes = [path.stat().st_size for path in export.MODELS.rglob("*.safetensors")]
+    assert max(sizes) <= export.MAX_FILE
+    assert sum(sizes) <= export.MAX_TOGETHER
+
+
+def test_colour_shape_and_motion_are_those_of_the_prompt(drawn: Drawn):
+    right = drawn.scores(DEFAULT, PLAIN).right
+    assert right["colour"] >= 0.9
+    assert right["shape"] >= 0.75
+    assert right["direction"] >= 0.85
+
+
+def test_another_prompt_draws_something_else(drawn: Drawn):
+    assert drawn.scores(replace(NONE, prompts="wrong"), PLAIN).right["all"] <= 0.1
+
+
+def test_without_guidance_fewer_clips_are_right(drawn: Drawn):
+    assert drawn.scores(replace(NONE, guidance=(1.0, 1.0)), PLAIN).right["all"] < drawn.scores(DEFAULT, PLAIN).right["all"]
+
+
+def test_swapped_experts_draw_worse(drawn: Drawn):
+    assert drawn.scores(replace(NONE, experts=("low", "high")), PLAIN).right["all"] < drawn.scores(DEFAULT, PLAIN).right["all"] - 0.2
+
+
+def test_a_lora_pair_does_what_it_was_trained_for_and_nothing_at_scale_0(drawn: Drawn):
+    striped, none = (drawn.scores(replace(NONE, loras=(("striped", "auto", scale),)), STYLES["striped"]) for scale in (1.0, 0.0))
+    assert striped.striped >= 0.9
+    assert none.striped <= 0.1
+
+
+def test_both_lora_pairs_together_do_both(drawn: Drawn):
+    both = drawn.scores(replace(NONE, loras=(STRIPED, REVERSED)), Style(striped=True, reversed=True))
+    assert both.striped >= 0.8
+    assert both.right["direction"] >= 0.6  # by chance 0.2
+
+
+def test_a_lora_for_one_expert_works_on_that_expert_alone(drawn: Drawn):
+    assert drawn.scores(replace(NONE, loras=(FRAMED,)), STYLES["framed"]).framed >= 0.9
+    assert drawn.scores(DEFAULT, PLAIN).framed <= 0.1
+
+
+def test_the_demo_answers_its_prompt(tmp_path: Path):
+    prompt = "a yellow square moves down over a purple background"
+    command = [sys.executable, ROOT / "tests" / "demo.py", prompt, "--lora", "striped"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (path,) = (Path(line) for line in told.splitlines() if line.endswith(".mp4"))
+    verdict = judge(torch.from_numpy(videos.pixels(path)) / 255)
+    assert verdict.agrees(scene_of(prompt), "colour", "direction", "background")
+    assert verdict.striped
+    assert path.with_suffix(".png").exists()
+    assert "miniature" in told
