@@ -8,6 +8,7 @@ from .nodes.interpolation import Wan22Interpolate, Wan22InterpolatorLoader
 from .nodes.latent import Wan22EmptyLatent
 from .nodes.lora import Wan22ApplyLoRAs, Wan22LoRA
 from .nodes.prompt import Wan22ExpandPrompt
+from .nodes.safety import Wan22CheckPrompt, Wan22CheckVideo
 from .nodes.sampling import Wan22Guider, Wan22Sampler, Wan22Sigmas, Wan22Solver
 from .nodes.text import Wan22TextEncode, Wan22TextEncoderLoader
 from .nodes.video import Wan22SaveVideo
@@ -19,6 +20,7 @@ class Wan22Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             Wan22ExpandPrompt,
+            Wan22CheckPrompt,
             Wan22TextEncoderLoader,
             Wan22TextEncode,
             Wan22ExpertLoader,
@@ -30,6 +32,7 @@ class Wan22Extension(ComfyExtension):
             Wan22Sigmas,
             Wan22Solver,
             Wan22Decode,
+            Wan22CheckVideo,
             Wan22InterpolatorLoader,
             Wan22Interpolate,
             Wan22SaveVideo,

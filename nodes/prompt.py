@@ -38,11 +38,11 @@ class Wan22ExpandPrompt(io.ComfyNode):
     def validate_inputs(cls, enabled: bool | None = None, language_model: str | None = None) -> bool | str:
         return verdict(language.check_language_model, language_model) if enabled else True
 
-    @classmethod
+    @classmethod  # async: ComfyUI runs such nodes before others, and so before it loads the experts
     async def execute(cls, prompt: str, enabled: bool, language_model: str, seed: int, clip: io.Clip.Type | None = None,
                       when_it_fails: str = language.STOP) -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(prompt)
-        expansion = await language.expanded(prompt, seed, language.language_model(language_model, clip), when_it_fails)
+        expansion = language.expanded(prompt, seed, language.language_model(language_model, clip), when_it_fails)
         messages.report(cls.hidden.unique_id, [expansion.prompt], list(expansion.notes))
         return io.NodeOutput(expansion.prompt, ui=ui.PreviewText(expansion.prompt))

@@ -10,8 +10,9 @@ import pytest
 
 from comfyui import PACK_FOLDER, ROOT, ComfyUI, prepare_base
 
-NODES = ["Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22ExpertLoader", "Wan22LoRA", "Wan22ApplyLoRAs", "Wan22EmptyLatent", "Wan22Sampler",
-         "Wan22Guider", "Wan22Sigmas", "Wan22Solver", "Wan22Decode", "Wan22InterpolatorLoader", "Wan22Interpolate", "Wan22SaveVideo"]
+NODES = ["Wan22ExpandPrompt", "Wan22CheckPrompt", "Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22ExpertLoader", "Wan22LoRA", "Wan22ApplyLoRAs",
+         "Wan22EmptyLatent", "Wan22Sampler", "Wan22Guider", "Wan22Sigmas", "Wan22Solver", "Wan22Decode", "Wan22CheckVideo",
+         "Wan22InterpolatorLoader", "Wan22Interpolate", "Wan22SaveVideo"]
 TROUBLE = re.compile(r"error|traceback|cannot import|import failed|warning", re.IGNORECASE)
 
 
@@ -60,6 +61,7 @@ def test_the_packed_archive_loads_under_any_name(models: Path, tmp_path: Path) -
         assert import_seconds(server.log(), PACK_FOLDER) < 0.5
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "LICENSE", "README.md", "workflows/text_to_video.json"])
+@pytest.mark.parametrize("name", ["requirements.txt", "LICENSE", "README.md", "workflows/text_to_video.json", "web/settings.js",
+                                  "nodes/engine/prompt/system_prompt.md", "nodes/engine/safety/phrases.txt"])
 def test_the_archive_holds_what_users_need(tmp_path: Path, name: str) -> None:
     assert (packed(tmp_path) / name).is_file()

@@ -43,16 +43,17 @@ def write_language_model(folder: Path, chat_template: str | None = CHAT) -> None
 
 
 def write_picture_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw")) -> None:
-    """A ViT whose second label says how red a picture is: all its weights are random but those that make it so."""
+    """A random ViT whose last layer tells red pictures (0.88 for the second label) from grey ones (0.12)."""
     torch.manual_seed(0)
     network = ViTForImageClassification(ViTConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=16,
         id2label=dict(enumerate(labels)), label2id={label: index for index, label in enumerate(labels)}))
     with torch.no_grad():
-        for block in network.vit.encoder.layer:
-            block.attention.output.dense.weight.zero_()
-            block.output.dense.weight.zero_()
-        network.vit.embeddings.cls_token.zero_()
+        red, grey = (network.eval().vit(torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 32, 32)).last_hidden_state[0, 0]
+                     for colour in ((1.0, -1.0, -1.0), (-0.2, -0.2, -0.2)))
+        network.classifier.weight.zero_()
+        network.classifier.weight[1] = 4 * (red - grey) / (red - grey).square().sum()
+        network.classifier.bias.copy_(torch.tensor([0.0, -network.classifier.weight[1] @ (red + grey) / 2]))
     network.save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 

@@ -1,15 +1,18 @@
 """Language models for prompt expansion: a folder that transformers opens, a CLIP that can write, or a server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import comfy.model_management
 import comfy.text_encoders
 import comfy.utils
 import torch
 
+from ..engine.prompt.endpoint import Endpoint
 from ..engine.prompt.expansion import Expansion, ExpansionFailed, LanguageModel, Request, expand
 from .memory import is_out_of_memory, on_device
 from .pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
@@ -21,7 +24,6 @@ STOP, KEEP = "stop", "use the prompt as it is"
 FAILURES = (STOP, KEEP)
 TOP_P = 0.9
 POLL_SECONDS = 0.1
-T = TypeVar("T")
 
 
 def language_model_names() -> list[str]:
@@ -39,32 +41,42 @@ def check_language_model(name: str) -> None:
 def language_model(name: str, clip: Any | None) -> LanguageModel:
     """Who answers: a folder's name, "endpoint", or "clip" with one connected. ValueError where that cannot be."""
     if name == ENDPOINT:
-        return endpoint().answer
+        return partial(_answer_of_server, endpoint())
     if name == CLIP:
         return partial(_answer_of_clip, writing_clip(clip))
     return LocalModel(name).answer
 
 
-async def expanded(prompt: str, seed: int, model: LanguageModel, when_it_fails: str) -> Expansion:
-    """The prompt rewritten; interruption stops it at once. A failure is raised, or under KEEP the prompt comes back with a note."""
+def expanded(prompt: str, seed: int, model: LanguageModel, when_it_fails: str) -> Expansion:
+    """The prompt rewritten. A failure is raised, or under KEEP the prompt comes back with a note."""
     try:
-        return await interruptible(expand(prompt, seed, model))
+        return expand(prompt, seed, model)
     except ExpansionFailed as error:
         if when_it_fails == STOP:
             raise
         return Expansion(prompt, (f"Not expanded: {error}",))
 
 
-async def interruptible(work: Awaitable[T]) -> T:
-    """Wait for `work`, and cancel it when the user interrupts the graph."""
+def _answer_of_server(server: Endpoint, request: Request) -> str:
+    """Asked in a thread of its own, since ComfyUI's runs an event loop already; interruption closes the connection at once."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(asyncio.run, _until(stop, server.answer(request)))
+        try:
+            while not wait([future], POLL_SECONDS).done:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+        finally:
+            stop.set()
+    return future.result()
+
+
+async def _until(stop: threading.Event, work: Coroutine[Any, Any, str]) -> str:
     task = asyncio.ensure_future(work)
-    try:
-        while not task.done():
-            await asyncio.wait({task}, timeout=POLL_SECONDS)
-            comfy.model_management.throw_exception_if_processing_interrupted()
-        return task.result()
-    finally:
-        task.cancel()
+    while not task.done():
+        await asyncio.wait({task}, timeout=POLL_SECONDS)
+        if stop.is_set():
+            task.cancel()
+    return await task
 
 
 class LocalModel:
@@ -73,7 +85,7 @@ class LocalModel:
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, folder_of(FOLDER, name, needs_tokenizer=True)
 
-    async def answer(self, request: Request) -> str:
+    def answer(self, request: Request) -> str:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         device = comfy.model_management.text_encoder_device()
         try:
@@ -115,12 +127,12 @@ def chat(tokenizer: Any, request: Request) -> dict[str, torch.Tensor]:
 def _generated(managed: Managed, tokenizer: Any, inputs: dict[str, torch.Tensor], request: Request) -> str:
     from transformers import StoppingCriteriaList
     devices = [] if managed.device.type == "cpu" else [managed.device]
-    generate: Callable[..., torch.Tensor] = managed.network.generate  # type: ignore[assignment]
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with torch.random.fork_rng(devices, device_type=managed.device.type if devices else "cuda"), on_device(managed.device):
         torch.manual_seed(request.seed % 2**63)
-        tokens = generate(**{name: tensor.to(managed.device) for name, tensor in inputs.items()}, do_sample=True, temperature=request.temperature,
-                          top_p=TOP_P, max_new_tokens=request.max_new_tokens, stopping_criteria=StoppingCriteriaList([EachToken(request)]),
-                          pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+        tokens = managed.network.generate(
+            **{name: tensor.to(managed.device) for name, tensor in inputs.items()}, do_sample=True, temperature=request.temperature, top_p=TOP_P,
+            max_new_tokens=request.max_new_tokens, stopping_criteria=StoppingCriteriaList([EachToken(request)]), pad_token_id=padding)
     return str(tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
@@ -157,7 +169,7 @@ def writing_clip(clip: Any | None) -> Any:
     return clip
 
 
-async def _answer_of_clip(clip: Any, request: Request) -> str:
+def _answer_of_clip(clip: Any, request: Request) -> str:
     """Through core's own generation, which shows progress and can be interrupted; the text encoder's template is core's affair."""
     tokens = clip.tokenize(f"{request.system}\n\n{request.user}", skip_template=False, min_length=1, thinking=False)
     ids = clip.generate(tokens, do_sample=True, max_length=request.max_new_tokens, temperature=request.temperature, top_p=TOP_P, seed=request.seed)

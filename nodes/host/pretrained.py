@@ -37,10 +37,10 @@ def folder_of(kind: str, name: str, needs_tokenizer: bool) -> Path:
     return folder
 
 
-def opened(auto_class: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+def opened(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
     """The network of a folder, by one of transformers' Auto classes, ready to compute and without gradients."""
     word = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= RENAMED_DTYPE else "torch_dtype"
-    network: torch.nn.Module = auto_class.from_pretrained(folder, use_safetensors=True, **LOCAL, **{word: dtype})
+    network = auto_class.from_pretrained(folder, use_safetensors=True, **LOCAL, **{word: dtype})
     return network.eval().requires_grad_(False)
 
 
@@ -63,7 +63,7 @@ class Holder(torch.nn.Module):
 class Managed:
     """A network that is on its device between `load` and `unload`."""
 
-    def __init__(self, network: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, network: Any, device: torch.device) -> None:
         self.network, self.device = network, device
         size = sum(parameter.nbytes for parameter in network.parameters())  # of a state dict, tied weights would count twice
         self.patcher = comfy.model_patcher.ModelPatcher(Holder(network), device, comfy.model_management.text_encoder_offload_device(), size=size)

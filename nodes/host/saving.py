@@ -12,6 +12,7 @@ import folder_paths
 from comfy_api.latest import Input, InputImpl
 
 from ..engine.frames import FrameStream
+from ..engine.safety.stream import UnsafeContent
 from ..engine.video.formats import VideoFormat
 from ..engine.video.spool import backwards
 from ..engine.video.write import PartFile, remove_stale_parts, write_file
@@ -65,7 +66,7 @@ def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, re
             stream = replace(stream, audio=stream.audio and stream.audio.backwards(stream.duration))
         part, subfolder = claimed_file(filename_prefix, stream, video_format)
         write_file(part, clip, stream, video_format, tags)
-    except (comfy.model_management.InterruptProcessingException, DecodingFailed):
+    except (comfy.model_management.InterruptProcessingException, DecodingFailed, UnsafeContent):
         raise
     except Exception as error:
         raise WritingFailed(f"the video could not be written: {error}.{_room_for(error)}{where_kept(keep_latent_of(video))}") from error

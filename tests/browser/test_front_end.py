@@ -48,6 +48,11 @@ def without_seed(prompt: Prompt) -> Prompt:
     return {node_id: {"class_type": node["class_type"], "inputs": kept[node_id]} for node_id, node in prompt.items()}
 
 
+def test_the_endpoints_url_is_one_of_comfyuis_settings(page: Page, server: ComfyUI) -> None:
+    page.evaluate("() => window.app.extensionManager.setting.set('Wan22.LLM.URL', 'http://127.0.0.1:9/v1')")
+    assert server.get("/settings")["Wan22.LLM.URL"] == "http://127.0.0.1:9/v1"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_workflows_open_whole(page: Page, path: Path, object_info: dict[str, Any]) -> None:
     workflow = workflows.shipped(path.stem)

@@ -1,6 +1,5 @@
 """Prompt expansion by a real language model folder and by a real server, in ComfyUI: seeded, cached, interruptible, and out of memory afterwards."""
 
-import asyncio
 import json
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +37,7 @@ def request_for(pack: ModuleType):
 
 
 def answer(language: ModuleType, request: Any) -> str:
-    return asyncio.run(language.LocalModel(NAME).answer(request))
+    return language.LocalModel(NAME).answer(request)
 
 
 def test_the_seed_decides_the_text_and_leaves_torchs_own_alone(language: ModuleType, request_for) -> None:
@@ -84,7 +83,7 @@ def test_a_base_model_is_told_apart(language: ModuleType, request_for, tmp_path:
     folder_paths.add_model_folder_path("LLM", str(tmp_path))
     tiny_pretrained.write_language_model(tmp_path / "base", chat_template=None)
     with pytest.raises(pack.nodes.engine.prompt.expansion.ExpansionFailed, match="models/LLM/base.*no chat template.*Instruct"):
-        asyncio.run(language.LocalModel("base").answer(request_for()))
+        language.LocalModel("base").answer(request_for())
 
 
 @pytest.mark.parametrize(("missing", "told"), [("model.safetensors", r"no \.safetensors"), ("tokenizer.json", "no tokenizer"),
@@ -106,7 +105,7 @@ def test_a_cut_file_is_told(language: ModuleType, request_for, tmp_path: Path, p
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(pack.nodes.engine.prompt.expansion.ExpansionFailed, match="models/LLM/cut gave no answer"):
-        asyncio.run(language.LocalModel("cut").answer(request_for()))
+        language.LocalModel("cut").answer(request_for())
 
 
 def test_umt5_is_no_writer(pack: ModuleType, language: ModuleType) -> None:

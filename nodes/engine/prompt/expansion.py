@@ -1,7 +1,7 @@
 """The one seam of prompt expansion: what is asked of a language model, whoever runs it, and what becomes of its answer."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Request:
         return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
 
 
-LanguageModel = Callable[[Request], Awaitable[str]]
+LanguageModel = Callable[[Request], str]
 """Answers a request, or raises ExpansionFailed."""
 
 
@@ -56,7 +56,7 @@ def request_for(prompt: str, seed: int) -> Request:
     return Request(system_prompt(), f"<prompt>{inside}</prompt>\n\nRewrite it in {language}. Answer with the paragraph alone.", seed)
 
 
-async def expand(prompt: str, seed: int, model: LanguageModel) -> Expansion:
+def expand(prompt: str, seed: int, model: LanguageModel) -> Expansion:
     """A rich prompt of up to 200 words for a short one.
 
     An empty prompt, and one of more than MAX_PROMPT_WORDS words, come back as they are, and no model is asked. ExpansionFailed when the answer
@@ -66,7 +66,7 @@ async def expand(prompt: str, seed: int, model: LanguageModel) -> Expansion:
         return Expansion(prompt, ("The prompt is empty: there is nothing to expand.",))
     if (length := answers.words(prompt)) > MAX_PROMPT_WORDS:
         return Expansion(prompt, (f"The prompt has {length} words and is used as it is; up to {MAX_PROMPT_WORDS} are expanded.",))
-    expanded = answers.prompt_in(await model(request_for(prompt, seed)))
+    expanded = answers.prompt_in(model(request_for(prompt, seed)))
     if not expanded:
         raise ExpansionFailed("the language model's answer holds no prompt, perhaps reasoning alone. Try another seed or a model that thinks less.")
     return Expansion(expanded, _notes(prompt, expanded))

@@ -42,6 +42,10 @@ class Report:
         if self.worst is None or found.verdict.unsafe > self.worst.verdict.unsafe:
             self.worst = found
 
+    def __str__(self) -> str:
+        worst = f", worst is frame {self.worst.frame}: {self.worst.verdict}" if self.worst else ""
+        return f"{self.looked_at} frames looked at{worst}" + (f"; {self.blurred} frames blurred" if self.blurred else "")
+
 
 @dataclass(frozen=True)
 class Check:
