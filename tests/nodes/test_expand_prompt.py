@@ -1,6 +1,13 @@
 """Prompt expansion by a real language model folder and by a real server, in ComfyUI: seeded, cached, interruptible, and out of memory afterwards."""
 
+import contextlib
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -132,6 +139,7 @@ def shown(server: ComfyUI, prompt: Prompt) -> str:
 
 
 def test_expansion_in_the_server_runs_once_per_prompt_and_seed_and_leaves_no_model(server: ComfyUI, language_model: str) -> None:
+    server.run(expansion(enabled=False))  # nothing is in ComfyUI's cache that this run could push out
     before = server.get("/probe/memory")
     prompt_id = server.queue(expansion())
     first = server.wait(prompt_id)
@@ -186,3 +194,54 @@ def test_a_url_that_is_none_is_told_before_anything_runs(server: ComfyUI, settin
     settings(URL="localhost")
     with pytest.raises(PromptRejected, match="must look like"):
         server.queue(expansion(language_model="endpoint"))
+
+
+@pytest.fixture(scope="module")
+def chat_server(models: Path, language_model: str, tmp_path_factory: pytest.TempPathFactory):
+    """URL of `transformers serve` with the tiny model: a real server of OpenAI's protocol."""
+    from importlib.metadata import version
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = str(models / "LLM" / language_model)
+    main = "from transformers.commands.transformers_cli import main; main()"
+    model = ["--force_model", folder]
+    if int(version("transformers").split(".")[0]) >= 5:
+        main, model = "from transformers.cli.transformers import main; main()", [folder]
+    log = (tmp_path_factory.mktemp("chat") / "server.log").open("w")
+    command = [sys.executable, "-c", main, "serve", *model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                break
+            assert process.poll() is None, Path(log.name).read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+
+
+def test_a_real_server_expands_the_prompt(server: ComfyUI, settings, chat_server: str) -> None:
+    settings(URL=chat_server, Model=NAME)
+    text = shown(server, expansion(language_model="endpoint", seed=8))
+    assert text and text != "a fox"
+
+
+def test_interruption_lets_go_of_a_server_that_thinks(server: ComfyUI, settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings(URL=f"http://127.0.0.1:{silent.getsockname()[1]}/v1", Model="m")
+        prompt_id = server.queue(expansion(language_model="endpoint", seed=9))
+        connection, _ = silent.accept()
+        begin = time.monotonic()
+        server.post("/interrupt")
+        while server.get("/queue")["queue_running"]:
+            assert time.monotonic() - begin < 10
+            time.sleep(0.05)
+        connection.settimeout(5)
+        while connection.recv(2**16):
+            pass  # what was asked, then the end: the connection is closed
+        connection.close()
+    messages = [kind for kind, _ in server.get(f"/history/{prompt_id}")[prompt_id]["status"]["messages"]]
+    assert "execution_interrupted" in messages

@@ -66,7 +66,7 @@ def test_a_classifier_agrees_with_transformers_own_pipeline(safety: ModuleType, 
     for entry in reference:
         assert ours.scores[entry["label"]] == pytest.approx(entry["score"], abs=1e-4)
     text = "a red fox in the snow"
-    words = pipeline("text-classification", str(classifiers / TEXTS), device="cpu", top_k=None)(text)
+    (words,) = pipeline("text-classification", str(classifiers / TEXTS), device="cpu", top_k=None)([text])
     found = safety.check_prompt(text, TEXTS, 1.0, "")
     for entry in words:
         assert found.scores[entry["label"]] == pytest.approx(entry["score"], abs=1e-4)
@@ -101,11 +101,10 @@ def test_settings_are_checked_before_anything_runs(safety: ModuleType) -> None:
 
 
 def test_a_long_text_is_read_to_its_end(safety: ModuleType, classifiers: Path) -> None:
-    alone = safety.check_prompt("the end of all things", TEXTS, 1.0, "").unsafe
-    texts = ["a cat walks on the beach " * 200, "a cat walks on the beach " * 200 + "zebra " * 50]
-    scores = [safety.check_prompt(text, TEXTS, 1.0, "").unsafe for text in texts]
-    assert 0 < alone < 1
-    assert scores[0] != scores[1]  # beyond the first window something was read
+    scores = {word: safety.check_prompt(f"{word} " * 20, TEXTS, 1.0, "").unsafe for word in ("cat", "beach", "zebra", "dawn", "light")}
+    low, high = min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)
+    innocent = f"{low} " * 300
+    assert safety.check_prompt(innocent + f"{high} " * 60, TEXTS, 1.0, "").unsafe > safety.check_prompt(innocent, TEXTS, 1.0, "").unsafe
 
 
 def test_nothing_of_a_text_classifier_stays_loaded(safety: ModuleType) -> None:
