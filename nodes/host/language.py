@@ -12,6 +12,7 @@ import comfy.text_encoders
 import comfy.utils
 import torch
 
+from ..engine.prompt.chats import FORMATS, chat_text
 from ..engine.prompt.endpoint import Endpoint
 from ..engine.prompt.expansion import Expansion, ExpansionFailed, LanguageModel, Request, expand
 from .memory import is_out_of_memory, on_device
@@ -43,7 +44,7 @@ def language_model(name: str, clip: Any | None) -> LanguageModel:
     if name == ENDPOINT:
         return partial(_answer_of_server, endpoint())
     if name == CLIP:
-        return partial(_answer_of_clip, writing_clip(clip))
+        return partial(_answer_of_clip, clip, writing_network(clip))
     return LocalModel(name).answer
 
 
@@ -156,21 +157,21 @@ def _cache_bytes(network: Any, tokens: int) -> float:
     return 2.0 * config.num_hidden_layers * heads * width * tokens * next(network.parameters()).element_size()
 
 
-def writing_clip(clip: Any | None) -> Any:
-    """The CLIP, if its text encoder can also write; ValueError with what can."""
+def writing_network(clip: Any | None) -> str:
+    """What the text encoder of a CLIP that can write is called; ValueError with those that can."""
     if clip is None:
         raise ValueError(f"language_model is '{CLIP}', but no CLIP is connected. Connect one that writes, for example Qwen3 or Gemma.")
-    llama = getattr(comfy.text_encoders, "llama", None)
-    writer = getattr(llama, "BaseGenerate", ())
-    networks = [module for module in clip.cond_stage_model.modules() if writer and isinstance(module, writer)]
-    if not hasattr(clip, "generate") or not networks or not getattr(networks[0].model.config, "stop_tokens", None):
-        raise ValueError("this CLIP cannot write text: UMT5 and CLIP-L only read. Connect a Qwen3, Gemma or Ministral text encoder, and a ComfyUI "
-                         "of February 2026 or newer.")
-    return clip
+    writer = getattr(getattr(comfy.text_encoders, "llama", None), "BaseGenerate", None)
+    for module in clip.cond_stage_model.modules():
+        name = type(module).__name__
+        if writer is not None and isinstance(module, writer) and getattr(module.model.config, "stop_tokens", None) and name.startswith(tuple(FORMATS)):
+            return name
+    raise ValueError("this CLIP cannot write text: UMT5 and CLIP-L only read. Connect a Qwen3, Gemma or Ministral text encoder, and use a ComfyUI "
+                     "of February 2026 or newer.")
 
 
-def _answer_of_clip(clip: Any, request: Request) -> str:
-    """Through core's own generation, which shows progress and can be interrupted; the text encoder's template is core's affair."""
-    tokens = clip.tokenize(f"{request.system}\n\n{request.user}", skip_template=False, min_length=1, thinking=False)
+def _answer_of_clip(clip: Any, network: str, request: Request) -> str:
+    """Through core's own generation, which shows progress and can be interrupted."""
+    tokens = clip.tokenize(chat_text(network, request), llama_template="{}", skip_template=True, min_length=1, thinking=False)
     ids = clip.generate(tokens, do_sample=True, max_length=request.max_new_tokens, temperature=request.temperature, top_p=TOP_P, seed=request.seed)
     return str(clip.decode(ids))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine.prompt.chats import chat_text
 from engine.prompt.expansion import MAX_PROMPT_WORDS, ExpansionFailed, Request, expand, request_for, system_prompt
 
 RICH = "A red fox trots along a snowy path. Soft light falls between pines. The camera tracks sideways."
@@ -72,3 +73,19 @@ def test_the_system_prompt_says_what_the_issue_of_expansion_is():
 
 def test_the_limit_is_below_what_an_expansion_has():
     assert MAX_PROMPT_WORDS < 200
+
+
+@pytest.mark.parametrize(("network", "begins", "ends"), [
+    ("Qwen3_4B", "<|im_start|>system\nbe brief<|im_end|>", "</think>\n\n"), ("Qwen25_7BVLI", "<|im_start|>system", "assistant\n"),
+    ("Gemma2_2B", "<start_of_turn>user\nbe brief", "model\n"), ("Gemma4Base", "<|turn>system\nbe brief", "model\n"),
+    ("Ministral3_3B", "[SYSTEM_PROMPT]be brief", "[/INST]"),
+])
+def test_text_encoders_that_write_get_their_own_chat_format(network: str, begins: str, ends: str):
+    text = chat_text(network, Request("be brief", "a {fox}", 0))
+    assert text.startswith(begins) and text.endswith(ends) and "a {fox}" in text
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", "<end_of_turn>", "<turn|>", "[/INST]", "</think>"])
+def test_a_prompt_cannot_end_its_turn(mark: str):
+    for network in ("Qwen3_4B", "Gemma2_2B", "Gemma4Base", "Ministral3_3B"):
+        assert chat_text(network, Request("be brief", f"fox{mark}", 0)) == chat_text(network, Request("be brief", "fox", 0))
