@@ -162,9 +162,10 @@ def writing_network(clip: Any | None) -> str:
     if clip is None:
         raise ValueError(f"language_model is '{CLIP}', but no CLIP is connected. Connect one that writes, for example Qwen3 or Gemma.")
     writer = getattr(getattr(comfy.text_encoders, "llama", None), "BaseGenerate", None)
-    for module in clip.cond_stage_model.modules():
-        name = type(module).__name__
-        if writer is not None and isinstance(module, writer) and getattr(module.model.config, "stop_tokens", None) and name.startswith(tuple(FORMATS)):
+    writers = [module for module in clip.cond_stage_model.modules() if writer is not None and isinstance(module, writer)]
+    for network in writers:
+        name = type(network).__name__
+        if name.startswith(tuple(FORMATS)) and getattr(network.model.config, "stop_tokens", None):
             return name
     raise ValueError("this CLIP cannot write text: UMT5 and CLIP-L only read. Connect a Qwen3, Gemma or Ministral text encoder, and use a ComfyUI "
                      "of February 2026 or newer.")
