@@ -16,7 +16,7 @@ class Wan22Decode(io.ComfyNode):
             description="Turns the latent into a VIDEO with exactly the frames that were asked for. It decodes a few frames at a time, while "
                         "Save Video writes them.",
             inputs=[
-                io.Latent.Input("samples"),
+                io.Latent.Input("samples", tooltip="From Wan 2.2 Sampler."),
                 io.Vae.Input("vae", tooltip="wan_2.1_vae.safetensors, from core Load VAE. Wan 2.2 A14B uses the 2.1 VAE."),
                 io.Int.Input("frames_per_second", default=16, min=4, max=60,
                              tooltip="Frame rate of the video; Wan 2.2 was trained at 16."),

@@ -41,7 +41,7 @@ class Wan22Interpolate(io.ComfyNode):
             description="Puts new frames between the frames of a video, while it streams. The given frames stay as they are, and at a scene cut "
                         "nothing is blended.",
             inputs=[
-                io.Video.Input("video"),
+                io.Video.Input("video", tooltip="Any VIDEO."),
                 AnyInterpolatorModel.Input("interpolator", tooltip="From Wan 2.2 Interpolator Loader, or from core's loader of such models."),
                 io.Int.Input("num_interpolated_frames", default=1, min=0, max=MOST_NEW_FRAMES,
                              tooltip="New frames between each two: N frames become (N - 1) * (this + 1) + 1. 0 passes the video through."),

@@ -20,7 +20,7 @@ class Wan22ExpandPrompt(io.ComfyNode):
             inputs=[
                 io.String.Input("prompt", multiline=True, default="",
                                 tooltip="A few words in English or Chinese. Names, numbers and quoted text are kept."),
-                io.Boolean.Input("enabled", default=False),
+                io.Boolean.Input("enabled", default=False, tooltip="Off: the prompt passes as it is."),
                 io.Combo.Input("language_model", options=names, default=names[0],
                                tooltip="A folder in models/LLM, for example Qwen2.5-3B-Instruct; endpoint: a server such as Ollama, set in "
                                        "ComfyUI's settings or the environment; clip: a connected text encoder that can write."),

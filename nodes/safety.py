@@ -26,7 +26,7 @@ class Wan22CheckPrompt(io.ComfyNode):
             description="Stops the graph before any expert is loaded when a prompt asks for nudity, sex or gore. Off by default.",
             inputs=[
                 io.String.Input("text", multiline=True, default="", tooltip="The prompt, after expansion if there is one."),
-                io.Boolean.Input("enabled", default=False),
+                io.Boolean.Input("enabled", default=False, tooltip="Off: the text passes as it is."),
                 io.Combo.Input("classifier", options=safety.text_classifier_names(), default=safety.PHRASES,
                                tooltip="phrase list: English and Chinese, needs no download. Or a text-classification folder in models/safety, "
                                        "such as distilbert-nsfw-text-classifier."),
@@ -61,8 +61,8 @@ class Wan22CheckVideo(io.ComfyNode):
             description="Looks at a video while it is written, every few frames and in each scene: an unsafe one is not written at all, or its "
                         "unsafe parts are blurred. Off by default.",
             inputs=[
-                io.Video.Input("video"),
-                io.Boolean.Input("enabled", default=False),
+                io.Video.Input("video", tooltip="From Wan 2.2 Decode, before interpolation."),
+                io.Boolean.Input("enabled", default=False, tooltip="Off: the video passes as it is."),
                 io.Combo.Input("classifier", options=names, default=names[0],
                                tooltip="An image-classification folder in models/safety, such as nsfw_image_detection from "
                                        "huggingface.co/Falconsai/nsfw_image_detection."),

@@ -16,7 +16,7 @@ class Wan22SaveVideo(io.ComfyNode):
             category=CATEGORY,
             description="Writes an H.264 MP4 in BT.709 colours that plays everywhere; dropping it on ComfyUI restores the workflow.",
             inputs=[
-                io.Video.Input("video"),
+                io.Video.Input("video", tooltip="Any VIDEO."),
                 io.String.Input("filename_prefix", default="video/Wan22",
                                 tooltip="Below ComfyUI's output folder; %year%, %month%, %day%, %width% and %height% are filled in."),
                 io.Combo.Input("video_quality", options=list(QUALITIES), default="high",

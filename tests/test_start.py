@@ -1,5 +1,6 @@
 """ComfyUI starts with the pack as it starts without: quickly, without an error, from any folder, also from the packed archive."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -50,6 +51,22 @@ def test_every_node_explains_itself(server: ComfyUI) -> None:
     for name in NODES:
         assert info[name]["display_name"].startswith("Wan 2.2 ")
         assert len(info[name]["description"]) > 40
+        for inputs in (info[name]["input"].get("required", {}), info[name]["input"].get("optional", {})):
+            for text in (options["tooltip"] for _, options in inputs.values()):
+                assert len(text) > 5
+
+
+@pytest.mark.parametrize("language", ["zh"])
+def test_every_word_on_a_node_is_translated(server: ComfyUI, language: str) -> None:
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    info = server.object_info()
+    assert list(texts) and set(texts) == set(NODES)
+    for name in NODES:
+        inputs = {**info[name]["input"].get("required", {}), **info[name]["input"].get("optional", {})}
+        assert set(texts[name]["inputs"]) == set(inputs)
+        assert all(text["name"] and text["tooltip"] for text in texts[name]["inputs"].values())
+        assert len(texts[name]["outputs"]) == len(info[name]["output"])
+        assert texts[name]["display_name"] and texts[name]["description"]
 
 
 def test_the_packed_archive_loads_under_any_name(models: Path, tmp_path: Path) -> None:
