@@ -38,6 +38,10 @@ class Wan22ExpandPrompt(io.ComfyNode):
     def validate_inputs(cls, enabled: bool | None = None, language_model: str | None = None) -> bool | str:
         return verdict(language.check_language_model, language_model) if enabled else True
 
+    @classmethod
+    def fingerprint_inputs(cls, enabled: bool | None = None, language_model: str | None = None, **_: object) -> str:
+        return language.state_of(language_model) if enabled and language_model else ""
+
     @classmethod  # async: ComfyUI runs such nodes before others, and so before it loads the experts
     async def execute(cls, prompt: str, enabled: bool, language_model: str, seed: int, clip: io.Clip.Type | None = None,
                       when_it_fails: str = language.STOP) -> io.NodeOutput:

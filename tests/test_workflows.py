@@ -13,7 +13,7 @@ FILES = workflows.workflow_files()
 
 
 def test_there_are_workflows() -> None:
-    assert [path.stem for path in FILES] == ["text_to_video"]
+    assert [path.stem for path in FILES] == ["expand_and_check", "text_to_video"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -31,3 +31,9 @@ def test_every_model_is_offered_for_download(path: Path) -> None:
         assert {(model["directory"], model["name"], model["url"]) for model in offered} <= known
         chosen = {value for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")}
         assert chosen == {model["name"] for model in offered}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_is_off_by_default_is_off(path: Path, object_info: dict[str, Any]) -> None:
+    prompt = workflows.to_prompt(workflows.shipped(path.stem), object_info)
+    assert not any(node["inputs"].get("enabled") for node in prompt.values())

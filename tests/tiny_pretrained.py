@@ -17,6 +17,7 @@ from transformers import (
 
 CHAT = ("{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n'}}{% endfor %}"
         "{% if add_generation_prompt %}{{'<|im_start|>assistant\\n'}}{% endif %}")
+WORDS = ("a", "cat", "walks", "on", "the", "beach", "at", "dawn", "soft", "light")
 END_OF_TURN, PADDING = "<|im_end|>", "<|endoftext|>"
 
 
@@ -27,7 +28,7 @@ def tokenizer(chat_template: str | None = CHAT) -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=[PADDING, "<|im_start|>", END_OF_TURN], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(["a cat walks on the beach at dawn, soft light."] * 4, trainer)
+    bpe.train_from_iterator([" ".join(("", *WORDS))] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, model_input_names=["input_ids", "attention_mask"], eos_token=END_OF_TURN,
                                    pad_token=PADDING, additional_special_tokens=["<|im_start|>"], chat_template=chat_template)
 
@@ -39,7 +40,9 @@ def write_language_model(folder: Path, chat_template: str | None = CHAT) -> None
     network = Qwen2ForCausalLM(Qwen2Config(
         vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id))
-    network.generation_config.update(do_sample=True, temperature=0.7, top_p=0.8, top_k=20)  # as Qwen's
+    spoken = {token for text in WORDS for token in words(f" {text}")["input_ids"]}
+    network.generation_config.update(do_sample=True, temperature=0.7, top_p=0.8, top_k=20,  # as Qwen's, and words alone
+                                     suppress_tokens=[token for token in range(len(words)) if token not in spoken], min_new_tokens=60)
     network.save_pretrained(folder)
 
 

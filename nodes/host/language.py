@@ -1,18 +1,22 @@
 """Language models for prompt expansion: a folder that transformers opens, a CLIP that can write, or a server."""
 
 import asyncio
+import re
+import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import comfy.model_management
 import comfy.text_encoders
 import comfy.utils
 import torch
 
-from ..engine.prompt.chats import FORMATS, chat_text
+from ..engine.prompt.chats import FORMATS, chat_text, without
 from ..engine.prompt.endpoint import Endpoint
 from ..engine.prompt.expansion import Expansion, ExpansionFailed, LanguageModel, Request, expand
 from .memory import is_out_of_memory, on_device
@@ -37,6 +41,19 @@ def check_language_model(name: str) -> None:
         endpoint()
     elif name != CLIP:
         folder_of(FOLDER, name, needs_tokenizer=True)
+
+
+def state_of(name: str) -> str:
+    """What an answer depends on beside the node's inputs: which server is asked, and whether anybody listens there."""
+    if name != ENDPOINT:
+        return name
+    asked = endpoint()
+    parts = urlsplit(asked.url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]), timeout=1).close()
+    except OSError:
+        return f"nobody at {asked.shown}"
+    return f"{asked.model} at {asked.shown}"
 
 
 def language_model(name: str, clip: Any | None) -> LanguageModel:
@@ -101,8 +118,8 @@ class LocalModel:
         except comfy.model_management.InterruptProcessingException:
             raise
         except Exception as error:  # transformers raises whatever its many model classes raise
-            cure = "Choose a smaller model or an endpoint." if is_out_of_memory(error) else "It needs a text model for chats, an Instruct one."
-            raise ExpansionFailed(f"models/{FOLDER}/{self.name} gave no answer: {error}. {cure}") from error
+            cure = " Choose a smaller model or an endpoint." if is_out_of_memory(error) else ""
+            raise ExpansionFailed(f"models/{FOLDER}/{self.name} gave no answer: {error}.{cure}") from error
 
 
 def chat(tokenizer: Any, request: Request) -> dict[str, torch.Tensor]:
@@ -110,11 +127,11 @@ def chat(tokenizer: Any, request: Request) -> dict[str, torch.Tensor]:
 
     Special tokens in the user's text are taken out: they could end the user's turn and begin another.
     """
-    messages = request.messages
-    for token in tokenizer.all_special_tokens:
-        messages[1]["content"] = messages[1]["content"].replace(token, "")
     if not tokenizer.chat_template:
-        raise ValueError("it has no chat template")
+        raise ValueError("it has no chat template; choose a model for chats, an Instruct one")
+    special = {*tokenizer.all_special_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values())}
+    marks = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
+    messages = replace(request, user=without(marks, request.user)).messages
     template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_tensors="pt", return_dict=True, enable_thinking=False)
     from jinja2 import TemplateError
     try:
@@ -150,11 +167,10 @@ class EachToken:
 
 
 def _cache_bytes(network: Any, tokens: int) -> float:
-    """Keys and values of so many tokens; a generous guess where the configuration has other words for it."""
+    """Keys and values of so many tokens, as if no heads shared theirs; 1 GB where the configuration has other words for it."""
     config = network.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2.0 * config.num_hidden_layers * heads * width * tokens * next(network.parameters()).element_size()
+    layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
+    return 2.0 * layers * width * tokens * next(network.parameters()).element_size() if layers and width else 1e9
 
 
 def writing_network(clip: Any | None) -> str:
@@ -173,6 +189,11 @@ def writing_network(clip: Any | None) -> str:
 
 def _answer_of_clip(clip: Any, network: str, request: Request) -> str:
     """Through core's own generation, which shows progress and can be interrupted."""
-    tokens = clip.tokenize(chat_text(network, request), llama_template="{}", skip_template=True, min_length=1, thinking=False)
-    ids = clip.generate(tokens, do_sample=True, max_length=request.max_new_tokens, temperature=request.temperature, top_p=TOP_P, seed=request.seed)
-    return str(clip.decode(ids))
+    try:
+        tokens = clip.tokenize(chat_text(network, request), llama_template="{}", skip_template=True, min_length=1, thinking=False)
+        return str(clip.decode(clip.generate(tokens, do_sample=True, max_length=request.max_new_tokens, temperature=request.temperature,
+                                             top_p=TOP_P, seed=request.seed)))
+    except comfy.model_management.InterruptProcessingException:
+        raise
+    except Exception as error:  # whatever core's many text encoders raise
+        raise ExpansionFailed(f"the text encoder {network} gave no answer: {error}.") from error

@@ -23,7 +23,8 @@ def empty(size: Size, num_frames: int) -> Latent:
 def drawn_for(latent: Latent, positive: Conditioning) -> Latent:
     """The latent with the text of its conditioning, which the video's file will tell."""
     prompts = [options[PROMPT] for _, options in positive if PROMPT in options]
-    return {**latent, PROMPT: "\n".join(prompts)} if prompts else latent
+    rest = {key: value for key, value in latent.items() if key != PROMPT}
+    return {**rest, PROMPT: "\n".join(prompts)} if prompts else rest
 
 
 def frame_count(latent: Latent) -> int:

@@ -16,16 +16,16 @@ Conds = dict[str, Any]
 def make_room_for(experts: list[Model], noise_shape: torch.Size, conds: Conds) -> None:
     """Before the first step: text encoder, VAE and other idle models leave, as far as these experts want their memory."""
     ours = [expert.model for expert in experts]
-    _unload(lambda model: model not in ours, experts, noise_shape, conds)
+    _free_room(lambda model: model not in ours, experts, noise_shape, conds)
 
 
 def make_room_at_switch(done: Model, coming: Model, noise_shape: torch.Size, conds: Conds) -> None:
     """At the switch: the expert that has done its steps leaves, as far as the next one wants its memory."""
     if done.model is not coming.model:
-        _unload(lambda model: model is done.model, [coming], noise_shape, conds)
+        _free_room(lambda model: model is done.model, [coming], noise_shape, conds)
 
 
-def _unload(may_leave: Callable[[Any], bool], coming: list[Model], noise_shape: torch.Size, conds: Conds) -> None:
+def _free_room(may_leave: Callable[[Any], bool], coming: list[Model], noise_shape: torch.Size, conds: Conds) -> None:
     device = coming[0].load_device
     if shares_memory(device) or any(_pages_by_itself(expert) for expert in coming):
         return

@@ -23,8 +23,9 @@ FOLDER = "safety"
 PHRASES = "phrase list"
 NOTHING_YET = "(none in models/safety)"
 PICTURES, TEXTS = "ForImageClassification", "ForSequenceClassification"
-MOST_TOKENS, OVERLAP = 512, 32  # of a window of a long text, and what two windows share
+MOST_TOKENS, OVERLAP = 512, 16  # of a window of a long text, and what two windows share
 ACTIVATIONS = 300e6  # bytes: one picture, or one window of text, in a network of ViT-L's size
+PREPARATION = "preprocessor_config.json"
 MULTI_LABEL = "multi_label_classification"
 
 
@@ -43,7 +44,7 @@ def _names(kind: str) -> list[str]:
 def _configuration(folder: Path) -> str:
     try:
         return (folder / "config.json").read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, ValueError):  # of one folder, which must not cost the others
         return ""
 
 
@@ -59,7 +60,10 @@ def check_picture_settings(classifier: str, threshold: float, override: str) -> 
     check_range("threshold", threshold, 0.0, 1.0)
     if classifier == NOTHING_YET:
         raise ValueError(missing_file(FOLDER, "nsfw_image_detection"))
-    unsafe_labels(_labels(folder_of(FOLDER, classifier, needs_tokenizer=False)), override)
+    folder = folder_of(FOLDER, classifier, needs_tokenizer=False)
+    if not (folder / PREPARATION).exists():
+        raise ValueError(f"models/{FOLDER}/{classifier} has no {PREPARATION}. Download it from where the other files came from.")
+    unsafe_labels(_labels(folder), override)
 
 
 def _labels(folder: Path) -> list[str]:
@@ -72,6 +76,8 @@ def _labels(folder: Path) -> list[str]:
 def check_prompt(text: str, classifier: str, threshold: float, override: str) -> Verdict:
     """The verdict on a prompt; UnsafeContent from `threshold` on. Long texts are read in windows, and the worst one counts."""
     check_text_settings(classifier, threshold, override)
+    if not text.strip():
+        return Verdict({}, 0.0)
     found = phrase_list().check(text) if classifier == PHRASES else _worst_window(classifier, text, override)
     if found.unsafe >= threshold:
         raise UnsafeContent(f"the prompt is {found}, the threshold is {threshold:g}. Nothing was drawn. "
@@ -86,14 +92,13 @@ def _worst_window(classifier: str, text: str, override: str) -> Verdict:
     network = Classifier(AutoModelForSequenceClassification, folder, override)
     longest = min(MOST_TOKENS, tokenizer.model_max_length, getattr(network.configuration, "max_position_embeddings", MOST_TOKENS))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    windows = tokenizer(text, truncation=True, max_length=longest, stride=min(OVERLAP, longest // 4), return_overflowing_tokens=True,
+    windows = tokenizer(text, truncation=True, max_length=longest, stride=min(OVERLAP, longest // 4), return_overflowing_tokens=tokenizer.is_fast,
                         padding=True, return_tensors="pt")
+    pairs = zip(windows["input_ids"].split(1), windows["attention_mask"].split(1), strict=True)
     try:
-        verdicts = [network.verdict(input_ids=ids[None], attention_mask=mask[None])
-                    for ids, mask in zip(windows["input_ids"], windows["attention_mask"], strict=True)]
+        return max((network.verdict(input_ids=ids, attention_mask=mask) for ids, mask in pairs), key=lambda found: found.unsafe)
     finally:
         network.managed.unload()
-    return max(verdicts, key=lambda found: found.unsafe)
 
 
 def checked_video(video: Input.Video, classifier: str, threshold: float, action: str, every: int, override: str,
@@ -135,11 +140,12 @@ class Classifier:
         self.managed, self.configuration = Managed(network, device), network.config
         self.labels = [str(label) for _, label in sorted(self.configuration.id2label.items())]
         self.unsafe = unsafe_labels(self.labels, override)
-        self.exclusive = self.configuration.problem_type != MULTI_LABEL
+        self.exclusive = self.configuration.problem_type != MULTI_LABEL and len(self.labels) > 1  # as transformers' pipelines decide
 
     @torch.no_grad()
     def verdict(self, **inputs: torch.Tensor) -> Verdict:
         """Of one picture or text, a batch of 1."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
         self.managed.load(ACTIVATIONS)
         device, dtype = self.managed.device, self.managed.network.dtype
         placed = {name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device) for name, tensor in inputs.items()}

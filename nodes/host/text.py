@@ -2,7 +2,7 @@
 
 import comfy.sd
 
-from ..engine.text.cleaning import MAX_TOKENS, clean, truncate
+from ..engine.text.cleaning import MAX_TOKENS, clean, printable, truncate
 from .latents import PROMPT, Conditioning
 
 TOKENIZER = "umt5xxl"
@@ -18,4 +18,4 @@ def encode(clip: comfy.sd.CLIP, prompt: str) -> Conditioning:
     ids = truncate(umt5.tokenizer(clean(prompt))["input_ids"])  # the bare tokenizer: backslashes and "embedding:" are text as well
     padded = [*ids, *[umt5.pad_token] * (MAX_TOKENS - len(ids))]
     encoded = clip.encode_from_tokens_scheduled({TOKENIZER: [[(token, 1.0) for token in padded]]})
-    return [(states, {**options, PROMPT: prompt}) for states, options in encoded]
+    return [(states, {**options, PROMPT: printable(clean(prompt))}) for states, options in encoded]

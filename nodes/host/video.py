@@ -15,7 +15,7 @@ from comfy_api.latest import Input, InputImpl, Types
 from ..engine.frames import Audio, FrameStream, chunks, gathered, to_levels
 from ..engine.video import read
 from ..engine.video.formats import VideoFormat
-from ..engine.video.write import write
+from ..engine.video.write import PartFile, write, write_file
 
 Chunk = TypeVar("Chunk", torch.Tensor, np.ndarray)
 KeepLatent = Callable[[], Path]
@@ -44,7 +44,11 @@ class LazyVideo(Input.Video):
         options = {name: str(value) for name, value in (("crf", crf), ("preset", preset)) if value is not None}
         video = VideoFormat(bit_depth=bit_depth or 8, options=options)
         tags = {**metadata, **comment(self)} if metadata else {}
-        write(path, watched(levels(self.stream, video), self.stream.count), self.stream, video, tags)
+        clip = watched(levels(self.stream, video), self.stream.count)
+        if isinstance(path, io.BytesIO):
+            write(path, clip, self.stream, video, tags)
+        else:
+            write_file(PartFile(Path(path), may_replace=True), clip, self.stream, video, tags)
 
     def as_trimmed(self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False) -> "LazyVideo | None":
         """The part from `start_time` (seconds, negative: from the end) for `duration` (0: to the end); None where nothing or too little is left."""

@@ -1,5 +1,7 @@
 """What is left of a language model's answer is the prompt, and nothing of the prompt is taken away."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +59,9 @@ def test_the_same_in_chinese(preface: str):
     "A cat_with_underscores and an e-mail sign: a * b * c",
     "Of course the dog wins",
     "A man looks at the camera: he smiles.",
+    "This is a kitchen at dawn: a woman kneads dough.",
+    "Here is a busy market street in Tokyo: neon lights glow.",
+    "A red 2*4*6 block of wood",
 ])
 def test_what_only_looks_like_talk_stays(kept: str):
     assert prompt_in(kept) == kept
@@ -68,9 +73,22 @@ def test_an_answer_without_a_prompt_is_empty(answer: str):
 
 
 @given(st.text(max_size=300))
-def test_any_answer_becomes_one_line_and_stays_as_it_is_the_second_time_but_for_nested_talk(answer: str):
+def test_any_answer_becomes_one_line(answer: str):
     prompt = prompt_in(answer)
     assert "\n" not in prompt and prompt == prompt.strip()
+
+
+def test_paragraphs_before_the_last_stay():
+    text = "A fox.\n\nThis version of the city is dark and wet.\n\nThe camera pans."
+    assert prompt_in(text) == "A fox. This version of the city is dark and wet. The camera pans."
+
+
+@pytest.mark.parametrize("hostile", ["a" + "\n" * 10**6 + "b", "```" + "a" * 10**6, "*a " * 300_000, "a. " * 300_000, "<think>" * 100_000,
+                                     "> " * 10**6, "sure, " * 100_000, "(" * 10**6])
+def test_no_answer_of_a_megabyte_takes_long(hostile: str):
+    begin = time.perf_counter()
+    prompt_in(hostile)
+    assert time.perf_counter() - begin < 5  # quadratic work would take hours
 
 
 def test_long_answers_end_after_a_whole_sentence():

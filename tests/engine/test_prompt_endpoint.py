@@ -56,9 +56,11 @@ def test_messages_seed_and_key_are_sent_and_the_content_is_read():
 def test_a_server_that_streams_all_the_same_is_understood():
     async def handler(_: web.Request) -> web.Response:
         pieces = [{"choices": [{"delta": {"role": "assistant"}}]}, {"choices": [{"delta": {"content": "a fox "}}]},
-                  {"choices": [{"delta": {"content": "trots", "reasoning_content": None}}]}, {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+                  {"choices": [{"delta": {"content": "trots", "reasoning_content": None}}]},
+                  {"choices": [{"delta": {}, "finish_reason": "stop"}]}, {"choices": [{"delta": None}]},
                   {"choices": [], "usage": {}}]
-        return web.Response(text="".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) + "data: [DONE]\n\n", content_type="text/event-stream")
+        text = "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) + "data: [DONE]\n\n"
+        return web.Response(text=text, content_type="text/event-stream")
 
     assert ask(handler, model="m") == "a fox trots"
 
@@ -132,7 +134,20 @@ async def hang_up(request: web.Request) -> web.Response:
     return completion("never")
 
 
+async def deep(_: web.Request) -> web.Response:
+    return web.Response(text="[" * 200_000, content_type="application/json")
+
+
+async def no_pieces(_: web.Request) -> web.Response:
+    return web.Response(text='data: "x"\n\ndata: [DONE]\n\n', content_type="text/event-stream")
+
+
+async def error_in_the_stream(_: web.Request) -> web.Response:
+    return web.Response(text='data: {"error": {"message": "out of memory"}}\n\n', content_type="text/event-stream")
+
+
 @pytest.mark.parametrize(("handler", "told"), [
+    (deep, "not JSON"), (no_pieces, "without choices"), (error_in_the_stream, "out of memory"),
     (slow, "no answer within 0.5 s"), (broken_json, "not JSON"), (a_page, "It works"), (server_error, "500.*CUDA out of memory"),
     (no_key, "401.*Incorrect API key"), (huge, "more than 1 MB"), (endless, "more than 1 MB"), (other_shape, "without choices"),
     (a_list, "without choices"), (elsewhere, "307"), (hang_up, "cannot be reached"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.safety.labels import Verdict, unsafe_labels, verdict
+from engine.safety.phrases import parsed, phrase_list
 from engine.safety.stream import BLUR, STOP, Check, UnsafeContent, blurred, checked
 
 FRAMES = 40
@@ -41,7 +42,7 @@ def run(red: range, **options) -> tuple[torch.Tensor, list, list[int]]:
 def test_a_safe_clip_passes_bit_for_bit():
     out, reports, looks = run(range(0))
     assert torch.equal(out, torch.cat(list(clip(range(0)))))
-    assert len(looks) == FRAMES // 8 + 1
+    assert len(looks) == FRAMES // 8 + 1 == reports[-1][0]
     assert reports[-1][1] == 0 and reports[-1][2].verdict.unsafe < 0.1
 
 
@@ -131,3 +132,28 @@ def test_exclusive_scores_add_up_and_others_do_not():
     scores = {"neutral": 0.4, "porn": 0.35, "sexy": 0.25}
     assert verdict(scores, ("porn", "sexy"), exclusive=True).unsafe == pytest.approx(0.6)
     assert verdict(scores, ("porn", "sexy"), exclusive=False).unsafe == pytest.approx(0.35)
+
+
+@pytest.mark.parametrize("text", [
+    "A little girl and a little boy build a sandcastle on the beach.", "A baby and a toddler play with wooden blocks.", "a yellow rapeseed field",
+    "a bottomless pit", "a topless double-decker bus", "a gore-tex jacket", "an antique snuff box", "a naked mole rat digs",
+    "\u81ea\u6740\u5c0f\u961f", "\u5c11\u5973\u5728\u513f\u7ae5\u4e50\u56ed"])
+def test_innocent_phrases_pass(text: str):
+    assert phrase_list().check(text).unsafe < 0.5
+
+
+@pytest.mark.parametrize("text", ["a naked rock star on stage", "n_u_d_e woman", "n.u.d.e woman", "\uff4e\uff55\uff44\uff45 woman", "nu\u00adde woman",
+                                  "a NUDE woman",
+                                  "a teen in underwear"])
+def test_spelling_hides_nothing(text: str):
+    assert phrase_list().check(text).unsafe >= 0.5
+
+
+def test_a_phrase_that_makes_others_worse_says_nothing_alone():
+    phrases = parsed("0.4: lingerie\nworse 0.5: child*, teen*\ninnocent: lingerie shop")
+    assert phrases.check("a child, a teenager").unsafe == 0
+    assert phrases.check("lingerie").unsafe == pytest.approx(0.4)
+    assert phrases.check("a child, a teenager, lingerie").unsafe == pytest.approx(0.7)
+    assert phrases.check("a child in a lingerie shop").unsafe == 0
+    with pytest.raises(ValueError):
+        parsed("often: lingerie")

@@ -89,6 +89,20 @@ def test_an_unsafe_video_ends_and_a_blurred_one_does_not(safety: ModuleType, pac
     assert reports[-1].endswith("; 14 frames blurred")
 
 
+def test_cores_save_video_leaves_nothing_of_an_unsafe_video(safety: ModuleType, pack: ModuleType, tmp_path: Path, unsafe_content) -> None:
+    with pytest.raises(unsafe_content):
+        checked(safety, clip(pack, red_from=10)).save_to(str(tmp_path / "clip.mp4"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_broken_folder_costs_no_other(safety: ModuleType, tmp_path: Path) -> None:
+    import folder_paths
+    folder_paths.add_model_folder_path("safety", str(tmp_path))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}", encoding="utf-16")
+    assert PICTURES in safety.picture_classifier_names() and "broken" not in safety.picture_classifier_names()
+
+
 def test_settings_are_checked_before_anything_runs(safety: ModuleType) -> None:
     with pytest.raises(ValueError, match="threshold is 2"):
         safety.check_picture_settings(PICTURES, 2.0, "")
@@ -96,6 +110,8 @@ def test_settings_are_checked_before_anything_runs(safety: ModuleType) -> None:
         safety.check_picture_settings(safety.NOTHING_YET, 0.5, "")
     with pytest.raises(ValueError, match="huggingface.co"):
         safety.check_text_settings("missing", 0.5, "")
+    with pytest.raises(ValueError, match="no preprocessor_config.json"):
+        safety.check_picture_settings(TEXTS, 0.5, "")
     with pytest.raises(ValueError, match="'blood'.*safe, nsfw"):
         safety.check_text_settings(TEXTS, 0.5, "blood")
 
@@ -181,7 +197,7 @@ def test_a_blurred_video_has_all_its_frames(server: ComfyUI, classifiers: Path, 
 
 
 def test_a_classifier_that_is_not_there_is_told_with_its_link(server: ComfyUI, small_prompt) -> None:
-    with pytest.raises(PromptRejected):
+    with pytest.raises(PromptRejected, match="not in models/safety.*huggingface.co/Falconsai"):
         server.queue(guarded(small_prompt, classifier="missing"))
 
 

@@ -16,9 +16,16 @@ FORMATS = {
 _MARKS = re.compile(r"<\|[^|<>]{1,40}\|>|<\|turn>|<turn\|>|<(?:start|end)_of_turn>|\[/?(?:INST|SYSTEM_PROMPT)\]|</?think>")
 
 
+def without(marks: re.Pattern[str], text: str) -> str:
+    """The text without the marks, nor those that their removal would make."""
+    while marks.search(text):
+        text = marks.sub("", text)
+    return text
+
+
 def chat_text(network: str, request: Request) -> str:
     """The whole conversation up to where the model answers; KeyError for a class of network that is in no format's table."""
     for name, template in FORMATS.items():
         if network.startswith(name):
-            return template.format(system=request.system, user=_MARKS.sub("", request.user))
+            return template.format(system=request.system, user=without(_MARKS, request.user))
     raise KeyError(network)

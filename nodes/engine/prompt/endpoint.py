@@ -51,7 +51,7 @@ class Endpoint:
             async with aiohttp.ClientSession(timeout=limits, headers=headers) as session:
                 return await self._completion(session, request)
         except asyncio.TimeoutError as error:
-            raise ExpansionFailed(f"{self.shown} gave no answer within {self.seconds:g} s. Use a smaller model or a longer limit.") from error
+            raise ExpansionFailed(f"{self.shown} gave no answer within {self.seconds:g} s. Use a smaller model, or set WAN22_LLM_SECONDS.") from error
         except aiohttp.ClientError as error:
             raise ExpansionFailed(f"{self.shown} cannot be reached: {error}. Is the server running? For Ollama: ollama serve.") from error
 
@@ -80,7 +80,7 @@ class Endpoint:
                 raise kind(f"{self.shown} answered {response.status} {response.reason}: {_reason(answer)}")
         try:
             return _joined(answer) if response.content_type == "text/event-stream" else json.loads(answer)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ExpansionFailed(f"{self.shown} answered with something that is not JSON: {_shortly(answer)}. Does the URL end in /v1?") from error
 
 
@@ -98,19 +98,21 @@ def _joined(events: bytes) -> Any:
     """One completion of many pieces: transformers serve 4 streams even where it is told not to."""
     lines = [line[5:].strip() for line in events.splitlines() if line.startswith(b"data:")]
     pieces = [json.loads(line) for line in lines if line != b"[DONE]"]
-    choices = [piece["choices"][0] for piece in pieces if piece.get("choices")]
-    return {"choices": [{"message": {"content": "".join(choice.get("delta", {}).get("content") or "" for choice in choices)}}]}
+    choices = [piece["choices"][0] for piece in pieces if isinstance(piece, dict) and piece.get("choices")]
+    if not choices:
+        return pieces[-1] if pieces else None
+    return {"choices": [{"message": {"content": "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)}}]}
 
 
 def _content(answer: Any, name: str) -> str:
     """What the model said; its reasoning comes in another field or between tags."""
     try:
-        content = answer["choices"][0]["message"]["content"]
+        content = answer["choices"][0]["message"]["content"] or ""
     except (KeyError, IndexError, TypeError):
-        content = answer
-    if not isinstance(content, str | None):
+        content = None
+    if not isinstance(content, str):
         raise ExpansionFailed(f"{name} answered without choices[0].message.content: {_shortly(json.dumps(answer).encode())}.")
-    return content or ""
+    return content
 
 
 def _reason(answer: bytes) -> str:

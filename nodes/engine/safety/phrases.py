@@ -1,6 +1,7 @@
 """The check that needs no download: words and phrases, weighted, in English and Chinese, with the innocent phrases that contain them."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,10 @@ LABEL = "nsfw"
 
 @dataclass(frozen=True)
 class PhraseList:
-    """Weights per phrase, 0..1: one alone says how unsafe a text is; and phrases that take theirs back."""
+    """Weights per phrase, 0..1: one alone says how unsafe a text is; phrases that make others worse; and those that take theirs back."""
 
     unsafe: dict[str, float]
+    worse: dict[str, float]
     innocent: tuple[str, ...]
 
     def check(self, text: str) -> Verdict:
@@ -21,11 +23,13 @@ class PhraseList:
         plain = _plain(text)
         for phrase in self.innocent:
             plain = _pattern(phrase).sub(" ", plain)
-        found = {phrase: weight for phrase, weight in self.unsafe.items() if _pattern(phrase).search(plain)}
-        innocent = 1.0
+        found = _found(self.unsafe, plain)
+        if found:
+            found |= dict([max(_found(self.worse, plain).items(), key=lambda entry: entry[1], default=("", 0.0))])
+        safe = 1.0
         for weight in found.values():
-            innocent *= 1 - weight
-        return Verdict({LABEL: 1 - innocent, **{f"'{phrase}'": weight for phrase, weight in found.items()}}, 1 - innocent)
+            safe *= 1 - weight
+        return Verdict({LABEL: 1 - safe, **{f"'{phrase}'": weight for phrase, weight in found.items() if phrase}}, 1 - safe)
 
 
 def phrase_list() -> PhraseList:
@@ -34,30 +38,37 @@ def phrase_list() -> PhraseList:
 
 
 def parsed(text: str) -> PhraseList:
-    """A line per weight: `0.9: phrase, phrase`; `innocent: phrase, phrase`; lines that begin with # are remarks. ValueError for another line."""
+    """A line per weight: `0.9: phrase, phrase`, `worse 0.3: ...` or `innocent: ...`; lines that begin with # are remarks. ValueError for others."""
     unsafe: dict[str, float] = {}
+    worse: dict[str, float] = {}
     innocent: list[str] = []
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
-        weight, _, phrases = line.partition(":")
+        kind, _, phrases = line.partition(":")
         listed = [phrase.strip() for phrase in phrases.split(",") if phrase.strip()]
-        if weight.strip() == "innocent":
+        if kind == "innocent":
             innocent += listed
         else:
-            unsafe |= dict.fromkeys(listed, float(weight))
-    return PhraseList(unsafe, tuple(sorted(innocent, key=len, reverse=True)))
+            table = worse if kind.startswith("worse ") else unsafe
+            table |= dict.fromkeys(listed, float(kind.removeprefix("worse ")))
+    return PhraseList(unsafe, worse, tuple(sorted(innocent, key=len, reverse=True)))
+
+
+def _found(table: dict[str, float], plain: str) -> dict[str, float]:
+    return {phrase: weight for phrase, weight in table.items() if _pattern(phrase).search(plain)}
 
 
 def _plain(text: str) -> str:
-    """Lower case, without marks between letters: "n-u-d-e" and "n.u.d.e" are one word."""
-    joined = re.sub(r"\b(\w)(?:[-.*_ ](\w)\b){2,}", lambda match: re.sub(r"[-.*_ ]", "", match.group()), text.casefold())
-    return re.sub(r"[\s_-]+", " ", joined)
+    """Lower case and plain letters, without marks between them: "n-u-d-e" and "n_u_d_e" are one word."""
+    visible = "".join(letter for letter in unicodedata.normalize("NFKC", text) if unicodedata.category(letter) != "Cf").casefold().replace("_", "-")
+    joined = re.sub(r"\b\w(?:[-.* ]\w\b){2,}", lambda match: re.sub(r"[-.* ]", "", match.group()), visible)
+    return re.sub(r"[\s-]+", " ", joined)
 
 
 def _pattern(phrase: str) -> re.Pattern[str]:
     """Whole words where words have borders; * at an end stands for any ending. Chinese has no borders."""
-    words = re.escape(phrase.casefold().rstrip("*")).replace(r"\ ", r"\s+")
+    words = re.escape(_plain(phrase.rstrip("*")))
     if not phrase.isascii():
         return re.compile(words)
     ending = r"\w*" if phrase.endswith("*") else "(?:s|es)?"

@@ -78,7 +78,7 @@ def checked(clip: Iterator[torch.Tensor], check: Check) -> Iterator[torch.Tensor
         if before is None or _is_new_scene(before, thumbnail):
             if held:
                 yield from look.passed(held, held[-1], index - 1)
-            look.start(frame, index)
+            look.at(frame, index)
             held = []
         elif len(held) == check.every:
             yield from look.passed(held, frame, index)
@@ -93,10 +93,13 @@ class _Looks:
     """The looks at one clip: what they found so far, and whether the last one was unsafe."""
 
     def __init__(self, check: Check) -> None:
-        self.check, self.report, self.unsafe = check, Report(), False
+        self.check, self.report, self.unsafe, self.last = check, Report(), False, -1
 
-    def start(self, frame: torch.Tensor, index: int) -> None:
-        """Look at the first frame of a scene."""
+    def at(self, frame: torch.Tensor, index: int) -> None:
+        """Look at a frame, unless it was the last one looked at."""
+        if index == self.last:
+            return
+        self.last = index
         verdict = self.check.look(frame)
         self.report.add(FrameVerdict(index, verdict))
         self.check.told(self.report)
@@ -108,7 +111,7 @@ class _Looks:
     def passed(self, held: list[torch.Tensor], frame: torch.Tensor, index: int) -> Iterator[torch.Tensor]:
         """The frames since the last look, once another frame was looked at."""
         was_unsafe = self.unsafe
-        self.start(frame, index)
+        self.at(frame, index)
         if was_unsafe or self.unsafe:
             self.report.blurred += len(held)
             self.check.told(self.report)

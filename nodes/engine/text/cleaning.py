@@ -15,6 +15,11 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
+def printable(text: str) -> str:
+    """The text without control characters and broken unicode, as a file's metadata can hold it."""
+    return "".join(letter for letter in text if letter.isprintable())
+
+
 def truncate(tokens: list[int], limit: int = MAX_TOKENS) -> list[int]:
     """The first `limit` tokens; a text that was longer ends in the end-of-sequence token (Hugging Face `truncation=True`)."""
     return tokens if len(tokens) <= limit else [*tokens[: limit - 1], END_TOKEN]

@@ -32,11 +32,11 @@ Levels = np.ndarray  # (T, H, W, 3) uint8, or uint16 with white at 255 * 256
 class PartFile:
     """The file beside `target` that is written first; claiming it keeps other writers from the same name."""
 
-    def __init__(self, target: Path) -> None:
-        """FileExistsError when the target or its part file is there already."""
+    def __init__(self, target: Path, may_replace: bool = False) -> None:
+        """FileExistsError when its part file is there already, or the target where it may not be replaced."""
         self.target, self.path = target, target.with_name(target.name + ".part")
         self.path.open("x").close()
-        if target.exists():
+        if target.exists() and not may_replace:
             self.discard()
             raise FileExistsError(target)
 
