@@ -142,8 +142,8 @@ def test_innocent_phrases_pass(text: str):
     assert phrase_list().check(text).unsafe < 0.5
 
 
-@pytest.mark.parametrize("text", ["a naked rock star on stage", "n_u_d_e woman", "n.u.d.e woman", "\uff4e\uff55\uff44\uff45 woman", "nu\u00adde woman",
-                                  "a NUDE woman",
+@pytest.mark.parametrize("text", ["a naked rock star on stage", "n_u_d_e woman", "n.u.d.e woman", "\uff4e\uff55\uff44\uff45 woman",
+                                  "nu\u00adde woman", "a NUDE woman",
                                   "a teen in underwear"])
 def test_spelling_hides_nothing(text: str):
     assert phrase_list().check(text).unsafe >= 0.5
