@@ -7,7 +7,7 @@ import torch
 
 from miniature import text
 from miniature.latents import Latents
-from miniature.recipe import Recipe, device, generator
+from miniature.recipe import Length, Recipe, device, generator
 from miniature.training import averaged, mixed_precision, train
 
 SHIFT, BOUNDARY, TRAIN_TIMESTEPS = 5.0, 0.875, 1000
@@ -43,8 +43,8 @@ def _initial(name: str, shape: torch.Size, dim: int, draw: torch.Generator) -> t
 def train_expert(recipe: Recipe, name: str, minutes: float | None = None) -> None:
     """Train "high" or "low" on its own timesteps."""
     net, data, nothing = new_expert(recipe, recipe.seed), Latents(recipe, "plain"), empty_prompt(recipe)
-    train(net, lambda step: flow_loss(net, data, nothing, recipe, name, recipe.expert.batch, step), recipe.expert,
-          recipe.folder() / f"{name}.pt", minutes)
+    length: Length = getattr(recipe, name)
+    train(net, lambda step: flow_loss(net, data, nothing, recipe, name, length.batch, step), length, recipe.folder() / f"{name}.pt", minutes)
 
 
 def empty_prompt(recipe: Recipe) -> torch.Tensor:

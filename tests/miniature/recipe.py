@@ -43,9 +43,10 @@ class Recipe:
     wordings: int = 2  # captions of each clip
     prompt_dropout: float = 0.1
     shard: int = 512  # clips whose latents lie in one file
-    vae: Length = Length(6400, 24, 3e-3)
-    expert: Length = Length(16000, 16, 1e-3)
-    lora: Length = Length(800, 16, 2e-3, warmup=20, average=0.99)
+    vae: Length = Length(4703, 24, 3e-3)
+    high: Length = Length(11268, 16, 1e-3)
+    low: Length = Length(11155, 16, 1e-3)
+    lora: Length = Length(600, 16, 2e-3, warmup=20, average=0.99)
 
     def folder(self) -> Path:
         return FOLDER / self.name
@@ -58,7 +59,7 @@ class Recipe:
 RECIPES = {
     "full": Recipe("full"),
     "micro": Recipe("micro", size=32, vae_dim=4, dim=128, ffn_dim=128, layers=1, rank=2, clips=8, lora_clips=4, shard=4,
-                    vae=Length(2, 1, 1e-3), expert=Length(2, 2, 1e-3), lora=Length(2, 2, 1e-3)),
+                    vae=Length(2, 1, 1e-3), high=Length(2, 2, 1e-3), low=Length(2, 2, 1e-3), lora=Length(2, 2, 1e-3)),
 }
 
 
