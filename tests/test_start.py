@@ -51,6 +51,7 @@ def test_every_node_explains_itself(server: ComfyUI) -> None:
     for name in NODES:
         assert info[name]["display_name"].startswith("Wan 2.2 ")
         assert len(info[name]["description"]) > 40
+        assert (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8").startswith(f"# {info[name]['display_name']}\n")
         for inputs in (info[name]["input"].get("required", {}), info[name]["input"].get("optional", {})):
             for text in (options["tooltip"] for _, options in inputs.values()):
                 assert len(text) > 5
