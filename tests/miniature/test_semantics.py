@@ -21,7 +21,8 @@ from miniature.judge import judge
 from miniature.recipe import STYLES
 from miniature.scenes import PLAIN, Style, examples, scene_of
 
-PROMPTS = 32
+PROMPTS = 16
+FEW = replace(NONE, steps=12)
 
 
 class Drawn:
@@ -54,7 +55,7 @@ def test_colour_shape_and_motion_are_those_of_the_prompt(drawn: Drawn):
 
 
 def test_another_prompt_draws_something_else(drawn: Drawn):
-    assert drawn.scores(replace(NONE, prompts="wrong"), PLAIN).right["all"] <= 0.1
+    assert drawn.scores(replace(FEW, prompts="wrong"), PLAIN).right["all"] <= 0.1
 
 
 def test_without_guidance_fewer_clips_are_right(drawn: Drawn):
@@ -66,19 +67,19 @@ def test_swapped_experts_draw_worse(drawn: Drawn):
 
 
 def test_a_lora_pair_does_what_it_was_trained_for_and_nothing_at_scale_0(drawn: Drawn):
-    striped, none = (drawn.scores(replace(NONE, loras=(("striped", "auto", scale),)), STYLES["striped"]) for scale in (1.0, 0.0))
+    striped, none = (drawn.scores(replace(FEW, loras=(("striped", "auto", scale),)), STYLES["striped"]) for scale in (1.0, 0.0))
     assert striped.striped >= 0.9
     assert none.striped <= 0.1
 
 
 def test_both_lora_pairs_together_do_both(drawn: Drawn):
-    both = drawn.scores(replace(NONE, loras=(STRIPED, REVERSED)), Style(striped=True, reversed=True))
+    both = drawn.scores(replace(FEW, loras=(STRIPED, REVERSED)), Style(striped=True, reversed=True))
     assert both.striped >= 0.8
     assert both.right["direction"] >= 0.6  # by chance 0.2
 
 
 def test_a_lora_for_one_expert_works_on_that_expert_alone(drawn: Drawn):
-    assert drawn.scores(replace(NONE, loras=(FRAMED,)), STYLES["framed"]).framed >= 0.9
+    assert drawn.scores(replace(FEW, loras=(FRAMED,)), STYLES["framed"]).framed >= 0.9
     assert drawn.scores(DEFAULT, PLAIN).framed <= 0.1
 
 
