@@ -51,14 +51,16 @@ def rgb(path: Path, matrix: str = "bt709") -> torch.Tensor:
     return torch.from_numpy(np.stack(shown)) / 255
 
 
-def contact_sheet(path: Path, columns: int = 6, rows: int = 3, width: int = 1536) -> Path:
+def contact_sheet(path: Path, columns: int = 6, rows: int = 3, width: int = 256, gap: int = 8) -> Path:
     """A PNG beside the video with frames spread evenly over its length, in reading order."""
     frames = pixels(path)
     chosen = frames[np.linspace(0, len(frames) - 1, min(columns * rows, len(frames))).round().astype(int)]
-    cell = width // columns, width // columns * frames.shape[1] // frames.shape[2]
-    sheet = Image.new("RGB", (columns * cell[0], -(-len(chosen) // columns) * cell[1]))
+    height = width * frames.shape[1] // frames.shape[2]
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, -(-len(chosen) // columns) * (height + gap) + gap), "white")
     for index, frame in enumerate(chosen):
-        sheet.paste(Image.fromarray(frame).resize(cell, Image.Resampling.LANCZOS), (index % columns * cell[0], index // columns * cell[1]))
+        row, column = divmod(index, columns)
+        picture = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
+        sheet.paste(picture, (gap + column * (width + gap), gap + row * (height + gap)))
     out = path.with_suffix(".png")
     sheet.save(out)
     return out
