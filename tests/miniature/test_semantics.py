@@ -63,7 +63,7 @@ def test_without_guidance_fewer_clips_are_right(drawn: Drawn):
 
 
 def test_swapped_experts_draw_worse(drawn: Drawn):
-    assert drawn.scores(replace(NONE, experts=("low", "high")), PLAIN).right["all"] < drawn.scores(DEFAULT, PLAIN).right["all"] - 0.2
+    assert drawn.scores(replace(NONE, experts=("low", "high")), PLAIN).right["all"] < drawn.scores(DEFAULT, PLAIN).right["all"] - 0.1
 
 
 def test_a_lora_pair_does_what_it_was_trained_for_and_nothing_at_scale_0(drawn: Drawn):
