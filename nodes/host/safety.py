@@ -106,16 +106,8 @@ def checked_video(video: Input.Video, classifier: str, threshold: float, action:
     """VIDEO that is looked at while somebody pulls it; see engine.safety.stream."""
     check_picture_settings(classifier, threshold, override)
     source, folder = stream_of(video), folder_of(FOLDER, classifier, needs_tokenizer=False)
-    Check(_unused, threshold, action, every)  # its settings are checked now, not when the frames are drawn
-
-    def pull() -> Any:
-        return checked(source.pull(), Check(PictureClassifier(folder, override), threshold, action, every, told))
-
-    return following(video, replace(source, pull=pull))
-
-
-def _unused(frame: torch.Tensor) -> Verdict:
-    raise NotImplementedError
+    check = Check(threshold, action, every, told)
+    return following(video, replace(source, pull=lambda: checked(source.pull(), PictureClassifier(folder, override), check)))
 
 
 class PictureClassifier:

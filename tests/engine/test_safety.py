@@ -35,8 +35,8 @@ def run(red: range, **options) -> tuple[torch.Tensor, list, list[int]]:
         looks.append(1)
         return red_is_unsafe(frame)
 
-    check = Check(look, 0.5, told=lambda report: reports.append((report.looked_at, report.blurred, report.worst)), **options)
-    return torch.cat(list(checked(clip(red), check))), reports, looks
+    check = Check(0.5, told=lambda report: reports.append((report.looked_at, report.blurred, report.worst)), **options)
+    return torch.cat(list(checked(clip(red), look, check))), reports, looks
 
 
 def test_a_safe_clip_passes_bit_for_bit():
@@ -73,7 +73,7 @@ def test_frames_between_a_safe_and_an_unsafe_look_are_blurred():
             frame[..., 0] += 0.8 * index / 32
             yield frame
 
-    seen = torch.cat(list(checked(fading(), Check(red_is_unsafe, 0.5, BLUR))))
+    seen = torch.cat(list(checked(fading(), red_is_unsafe, Check(0.5, BLUR))))
     truth = torch.cat(list(fading()))
     for index in range(33):
         if red_is_unsafe(truth[index : index + 1]).unsafe >= 0.5:
@@ -89,7 +89,7 @@ def test_at_most_the_frames_between_two_looks_are_held():
             pulled.append(index)
             yield frame
 
-    out = checked(counting(), Check(red_is_unsafe, 0.5, every=4))
+    out = checked(counting(), red_is_unsafe, Check(0.5, every=4))
     for index in range(12):
         next(out)
         assert len(pulled) <= index + 5
@@ -107,7 +107,7 @@ def test_blurring_leaves_no_detail_and_keeps_the_colour():
 @pytest.mark.parametrize(("options", "told"), [({"threshold": 1.5}, "threshold"), ({"every": 0}, "every"), ({"action": "hide"}, "when_unsafe")])
 def test_bad_settings_are_told(options: dict, told: str):
     with pytest.raises(ValueError, match=told):
-        Check(**{"look": red_is_unsafe, "threshold": 0.5, "action": STOP, **options})
+        Check(**{"threshold": 0.5, "action": STOP, **options})
 
 
 @pytest.mark.parametrize(("labels", "expected"), [

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from ..choices import check_choice, check_range
 from .labels import Verdict
 
+Look = Callable[[torch.Tensor], Verdict]
 STOP, BLUR = "stop", "blur"
 ACTIONS = (STOP, BLUR)
 EVERY = 8  # frames: half a second
@@ -49,9 +50,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Check:
-    """Who looks at a frame (1, H, W, 3) in 0..1, from which score on it is unsafe, what happens then, and how often to look."""
+    """From which score on a frame is unsafe, what happens then, how often to look, and who is told what was found."""
 
-    look: Callable[[torch.Tensor], Verdict]
     threshold: float
     action: str = STOP
     every: int = EVERY
@@ -64,13 +64,15 @@ class Check:
             raise ValueError(f"every is {self.every}; it must be 1 or more frames.")
 
 
-def checked(clip: Iterator[torch.Tensor], check: Check) -> Iterator[torch.Tensor]:
+def checked(clip: Iterator[torch.Tensor], look_at: Look, check: Check) -> Iterator[torch.Tensor]:
     """The chunks (T, H, W, 3) of `clip` in 0..1, frame by frame; unsafe parts blurred, or UnsafeContent raised.
+
+    `look_at` gives the verdict on one frame (1, H, W, 3).
 
     Frames between two looks are unsafe when either look was; they are held until the second one, so at most `every` of them. The last frame of a
     scene is looked at as well as its first.
     """
-    look = _Looks(check)
+    look = _Looks(look_at, check)
     held: list[torch.Tensor] = []
     before: torch.Tensor | None = None
     for index, frame in enumerate(_frames(clip)):
@@ -92,15 +94,15 @@ def checked(clip: Iterator[torch.Tensor], check: Check) -> Iterator[torch.Tensor
 class _Looks:
     """The looks at one clip: what they found so far, and whether the last one was unsafe."""
 
-    def __init__(self, check: Check) -> None:
-        self.check, self.report, self.unsafe, self.last = check, Report(), False, -1
+    def __init__(self, look_at: Look, check: Check) -> None:
+        self.look_at, self.check, self.report, self.unsafe, self.last = look_at, check, Report(), False, -1
 
     def at(self, frame: torch.Tensor, index: int) -> None:
         """Look at a frame, unless it was the last one looked at."""
         if index == self.last:
             return
         self.last = index
-        verdict = self.check.look(frame)
+        verdict = self.look_at(frame)
         self.report.add(FrameVerdict(index, verdict))
         self.check.told(self.report)
         self.unsafe = verdict.unsafe >= self.check.threshold
