@@ -126,6 +126,24 @@ def test_umt5_is_no_writer(pack: ModuleType, language: ModuleType) -> None:
         language.language_model("clip", None)
 
 
+def test_a_clip_that_writes_answers_by_its_seed(pack: ModuleType, language: ModuleType, request_for) -> None:
+    import comfy.ops
+    import comfy.sd
+    import comfy.text_encoders
+    llama = getattr(comfy.text_encoders, "llama", None)
+    if not hasattr(llama, "BaseGenerate"):
+        pytest.skip("the text encoders of this ComfyUI cannot write")
+    network = llama.Qwen3_06B({}, torch.float16, "cpu", comfy.ops.disable_weight_init)
+    draw = torch.Generator().manual_seed(0)
+    weights = {name: torch.ones_like(tensor) if "norm" in name else (torch.randn(tensor.shape, generator=draw) * 0.03).half()
+               for name, tensor in network.state_dict().items()}
+    clip = comfy.sd.load_text_encoder_state_dicts([weights], clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION)
+    assert language.writing_network(clip).startswith("Qwen3")
+    write = language.language_model("clip", clip)
+    first = write(request_for(seed=1, max_new_tokens=6))
+    assert first and first == write(request_for(seed=1, max_new_tokens=6)) != write(request_for(seed=2, max_new_tokens=6))
+
+
 # --- in the server ---------------------------------------------------------------------------------------------------------------
 
 
