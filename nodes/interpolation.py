@@ -17,14 +17,15 @@ class Wan22InterpolatorLoader(io.ComfyNode):
             category=CATEGORY,
             description="Loads a RIFE (4.0 to 4.26, also lite and heavy) or FILM network, in any file format that is around.",
             inputs=[io.Combo.Input("model", options=interpolation.interpolator_names(),
-                                   tooltip="From models/frame_interpolation. RIFE is fast; FILM is slow and good at large motion. Download: "
+                                   tooltip="A file in models/frame_interpolation; film and rife take the one that is there, none makes no frames. "
+                                           "RIFE is fast; FILM is slow and good at large motion. Download: "
                                            "huggingface.co/Comfy-Org/frame_interpolation")],
             outputs=[InterpolatorModel.Output("interpolator", display_name="interpolator")],
         )
 
     @classmethod
     def validate_inputs(cls, model: str | None = None) -> bool | str:
-        return verdict(interpolation.check_interpolator_file, model)
+        return verdict(interpolation.check_interpolator_choice, model)
 
     @classmethod
     def execute(cls, model: str) -> io.NodeOutput:

@@ -52,14 +52,14 @@ class Wan22ApplyLoRAs(io.ComfyNode):
             category=CATEGORY,
             description="Puts a stack of LoRAs on both experts, each on the one it was made for, and reports what every file did.",
             inputs=[io.Model.Input("high_noise", tooltip="The high-noise expert."), io.Model.Input("low_noise", tooltip="The low-noise expert."),
-                    LoraStack.Input("loras", tooltip="From Wan 2.2 LoRA.")],
+                    LoraStack.Input("loras", optional=True, tooltip="From Wan 2.2 LoRA. Without any, both experts pass as they are.")],
             outputs=[io.Model.Output("high", display_name="high"), io.Model.Output("low", display_name="low"),
                      io.String.Output("report", display_name="report")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, loras: tuple[LoraChoice, ...]) -> io.NodeOutput:
-        high, low, lines, warnings = loras_host.apply(high_noise, low_noise, loras)
-        messages.report(cls.hidden.unique_id, lines, warnings)
+    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, loras: tuple[LoraChoice, ...] = ()) -> io.NodeOutput:
+        high, low, lines, warnings = loras_host.apply(high_noise, low_noise, loras or ())
+        messages.report(cls.hidden.unique_id, lines or ["no LoRAs"], warnings)
         return io.NodeOutput(high, low, "\n".join(lines))

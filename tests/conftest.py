@@ -51,7 +51,7 @@ def small_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
     def build(**changes: Any) -> Prompt:
         prompt = workflows.to_prompt(workflows.shipped("text_to_video"), object_info)
         defaults = {"resolution": "custom", "width": 32, "height": 32, "num_frames": 17, "steps": 2, "seed": 0,
-                    "num_interpolated_frames": 0}
+                    "num_interpolated_frames": 0, "model": tiny_weights.RIFE}
         for name, value in {**defaults, **changes}.items():
             (inputs,) = (node["inputs"] for node in prompt.values() if name in node["inputs"])
             inputs[name] = value

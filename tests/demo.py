@@ -13,10 +13,10 @@ import videos
 import workflows
 from comfyui import COMFYUI, ROOT, ComfyUI, Prompt, PromptFailed, PromptRejected, has_gpu, link, prepare_base
 from miniature import export, scenes
-from tiny_weights import write_rife
+from tiny_weights import RIFE, write_rife
 
 BASE = ROOT / ".dev" / "demo"
-MINIATURE = {"resolution": "custom", "width": scenes.SIZE, "height": scenes.SIZE, "num_frames": scenes.FRAMES, **export.FILES}
+MINIATURE = {"resolution": "custom", "width": scenes.SIZE, "height": scenes.SIZE, "num_frames": scenes.FRAMES, "model": RIFE, **export.FILES}
 MINIATURE_PROMPT = "a red circle moves to the right over a blue background"
 BAR = 30
 

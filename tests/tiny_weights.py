@@ -17,6 +17,8 @@ LOW = "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE = "wan_2.1_vae.safetensors"
 RIFE = "rife_v4.26.safetensors"
+FILM = "film_net_fp16.safetensors"
+LORAS = ("wan2.2_t2v_lightx2v_4steps_lora_v1.1_{}_noise.safetensors", "Wan2.2-Fun-A14B-InP-{}-noise-HPS2.1.safetensors")
 Weights = dict[str, torch.Tensor]
 
 TEXT = ("a red circle moves to the left over a blue background", "the camera pans right across a quiet harbour at dawn",
@@ -34,6 +36,10 @@ def write_models(folder: Path) -> None:
     save_file(fp8_scaled(text_encoder(seed=3), keep="shared", marker=0), folder / "text_encoders" / TEXT_ENCODER)
     save_file(vae(seed=4), folder / "vae" / VAE)
     write_rife(folder)
+    save_file(interpolation_oracles.film_weights(4, (4, 4, 4, 4)), folder / "frame_interpolation" / FILM)
+    for seed, name in enumerate(LORAS, 5):
+        for expert_name in ("high", "low"):
+            save_file(lora(seed), folder / "loras" / name.format(expert_name))
 
 
 def write_rife(folder: Path) -> None:
@@ -73,6 +79,17 @@ def expert(seed: int, dim: int = 128, ffn: int = 256, layers: int = 2, channels:
         _expert_block(net, f"blocks.{block}", dim, ffn)
     net.weight("head.modulation", 1, 2, dim)
     net.linear("head.head", dim, 16 * 4)
+    return net.weights
+
+
+def lora(seed: int, dim: int = 128, rank: int = 4, layers: int = 2) -> Weights:
+    """A LoRA for an expert of that size, spelled as lightx2v spells it."""
+    net = Random(seed)
+    for block in range(layers):
+        name = f"diffusion_model.blocks.{block}.self_attn.q"
+        net.weight(f"{name}.lora_down.weight", rank, dim)
+        net.weight(f"{name}.lora_up.weight", dim, rank)
+        net.weights[f"{name}.alpha"] = torch.tensor(float(rank))
     return net.weights
 
 

@@ -25,36 +25,52 @@ from .models import SAFETENSORS, model_names, model_path
 from .video import following, stream_of
 
 FOLDER = "frame_interpolation"
+OFFICIAL = {"film": "film_net_fp16.safetensors", "rife": "rife_v4.26.safetensors"}
+NONE = "none"
 
 
 def interpolator_names() -> list[str]:
-    """The files in models/frame_interpolation, a folder that newer ComfyUI versions know and 0.3.75 is told of."""
+    """The files in models/frame_interpolation, and the hosted endpoint's choices, which take the file that is there.
+
+    Newer ComfyUI versions know that folder, and 0.3.75 is told of it.
+    """
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     places, extensions = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (places, extensions or folder_paths.supported_pt_extensions)
-    return model_names(FOLDER)
+    return [*model_names(FOLDER), *OFFICIAL, NONE]
 
 
-def check_interpolator_file(name: str) -> None:
-    """ValueError unless the file is there and holds a RIFE or FILM network."""
-    path = model_path(FOLDER, name)
+def interpolator_path(name: str) -> Path:
+    """Path of a file, or for "film" and "rife" of the official one or else of the first whose name says so; CheckpointError without any."""
+    if name not in OFFICIAL:
+        return model_path(FOLDER, name)
+    there = model_names(FOLDER)
+    named = [file for file in there if name in file.lower()]
+    return model_path(FOLDER, OFFICIAL[name] if OFFICIAL[name] in there or not named else named[0])
+
+
+def check_interpolator_choice(name: str) -> None:
+    """ValueError unless it is "none", or the file is there and holds a RIFE or FILM network."""
+    if name == NONE:
+        return
+    path = interpolator_path(name)
     header_only = path.suffix in SAFETENSORS
     detect({key: torch.empty(shape, device="meta") for key, shape in safetensors_shapes(path).items()} if header_only else read(path))
 
 
-def load_interpolator(name: str) -> Model:
-    """The network as a ModelPatcher, in fp16 where ComfyUI says that the GPU is good at it, else in float32."""
-    return _patcher(read(model_path(FOLDER, name)))
+def load_interpolator(name: str) -> "Model | None":
+    """The network as a ModelPatcher, in fp16 where ComfyUI says that the GPU is good at it, else in float32; None for "none"."""
+    return None if name == NONE else _patcher(read(interpolator_path(name)))
 
 
-def interpolated(video: Input.Video, interpolator: Model, new_frames: int, adjust_rate: bool, scene_cut: float) -> Input.Video:
+def interpolated(video: Input.Video, interpolator: "Model | None", new_frames: int, adjust_rate: bool, scene_cut: float) -> Input.Video:
     """VIDEO with `new_frames` frames between each two, at a rate that keeps its duration or, without `adjust_rate`, in slow motion.
 
-    `interpolator` may come from core's loader as well. ValueError for a number out of range.
+    `interpolator` may come from core's loader as well; without one the video passes through. ValueError for a number out of range.
     """
     check_range("num_interpolated_frames", new_frames, 0, MOST_NEW_FRAMES)
     check_range("scene_cut", scene_cut, 0.0, 1.0)
-    if new_frames == 0:
+    if new_frames == 0 or interpolator is None:
         return video
     source = stream_of(video)
     model = interpolator if isinstance(interpolator.model, (Rife, Film)) else _patcher(interpolator.model.state_dict())

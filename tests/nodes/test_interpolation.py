@@ -172,6 +172,29 @@ def test_files_that_hold_no_network_are_refused_at_queue_time(server: ComfyUI, m
             (folder / extra).unlink()
 
 
+@pytest.mark.parametrize(("choice", "file"), [("rife", tiny_weights.RIFE), ("film", tiny_weights.FILM)])
+def test_the_endpoints_names_take_the_file_that_is_there(host: Any, choice: str, file: str) -> None:
+    assert host.interpolator_path(choice).name == file
+
+
+def test_a_file_of_another_name_is_taken_and_a_missing_one_named(host: Any, models: Path, tmp_path: Path) -> None:
+    folder = models / "frame_interpolation"
+    away, renamed = tmp_path / "away", folder / "my_FILM.safetensors"
+    (folder / tiny_weights.FILM).rename(away)
+    try:
+        with pytest.raises(ValueError, match=r"'film_net_fp16\.safetensors' is not in models/frame_interpolation\. Download it from https://"):
+            host.check_interpolator_choice("film")
+        away.rename(renamed)
+        assert host.interpolator_path("film") == renamed
+    finally:
+        (renamed if renamed.exists() else away).rename(folder / tiny_weights.FILM)
+
+
+def test_none_needs_no_file_and_makes_no_frames(server: ComfyUI, small_prompt: Build) -> None:
+    (path,) = server.saved_videos(server.run(small_prompt(model="none", num_interpolated_frames=1)))
+    assert videos.facts(path).frames == 17
+
+
 def test_the_weights_written_for_tests_are_the_published_file(models: Path) -> None:
     path = models / "frame_interpolation" / tiny_weights.RIFE
     assert path.stat().st_size == 22_674_688

@@ -38,8 +38,8 @@ def with_stack(prompt: Prompt, *stack: tuple[str, str, float]) -> Prompt:
     for index, (name, transformer, scale) in enumerate(stack):
         prompt[f"lora{index}"] = {"class_type": "Wan22LoRA", "inputs": {"lora": name, "scale": scale, "transformer": transformer, **chained}}
         chained = {"stack": [f"lora{index}", 0]}
-    prompt["apply"] = {"class_type": "Wan22ApplyLoRAs", "inputs": {"high_noise": sampler["high_noise"], "low_noise": sampler["low_noise"],
-                                                                   "loras": chained["stack"]}}
+    loras = {"loras": chained["stack"]} if chained else {}
+    prompt["apply"] = {"class_type": "Wan22ApplyLoRAs", "inputs": {"high_noise": sampler["high_noise"], "low_noise": sampler["low_noise"], **loras}}
     sampler["high_noise"], sampler["low_noise"] = ["apply", 0], ["apply", 1]
     prompt["report"] = {"class_type": "PreviewAny", "inputs": {"source": ["apply", 2]}}
     return prompt
@@ -60,6 +60,15 @@ def test_the_stack_changes_the_video_and_the_report_lists_it(server: ComfyUI, sm
         "high: pair_high.safetensors", "low: pair_low.safetensors", "high: both.safetensors", "low: both.safetensors", "low: detail.safetensors"]
     log = server.log()
     assert all(f"[Wan 2.2] {line}" in log for line in report.splitlines())
+
+
+def test_without_a_stack_the_experts_pass_as_they_are(server: ComfyUI, small_prompt: Build) -> None:
+    prompt = with_stack(small_prompt())
+    assert "loras" not in prompt["apply"]["inputs"]
+    plain, _ = run(server, small_prompt())
+    passed, report = run(server, prompt)
+    assert np.array_equal(plain, passed)
+    assert report == ""
 
 
 @pytest.mark.parametrize(("name", "target"), STACK)
