@@ -51,6 +51,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
     """A ComfyUI without any model or pack, but for the unpacked archive."""
     base = tmp_path_factory.mktemp("empty")
+    (base / "user").mkdir()  # or core warns that it made one
     with zipfile.ZipFile(archive) as file:
         file.extractall(base / "custom_nodes" / FOLDER)
     with ComfyUI(base) as running:
@@ -80,7 +81,7 @@ def test_it_holds_what_users_need_and_nothing_else(archive: Path) -> None:
     names = zipfile.ZipFile(archive).namelist()
     top = {name.split("/")[0] for name in names}
     assert NEEDED <= top <= NEEDED | OPTIONAL
-    assert all(name.isascii() and " " not in name for name in names)  # git quotes other names, and the packer would not find them
+    assert all(name.isascii() for name in names)  # git quotes other names, and the packer would not find them
     assert archive.stat().st_size < MOST_BYTES
 
 
