@@ -36,7 +36,7 @@ def write_models(folder: Path) -> None:
     save_file(fp8_scaled(text_encoder(seed=3), keep="shared", marker=0), folder / "text_encoders" / TEXT_ENCODER)
     save_file(vae(seed=4), folder / "vae" / VAE)
     write_rife(folder)
-    save_file(interpolation_oracles.film_weights(4, (4, 4, 4, 4)), folder / "frame_interpolation" / FILM)
+    save_file({name: tensor.half() for name, tensor in interpolation_oracles.film_weights().items()}, folder / "frame_interpolation" / FILM)
     for seed, name in enumerate(LORAS, 5):
         for expert_name in ("high", "low"):
             save_file(lora(seed), folder / "loras" / name.format(expert_name))
