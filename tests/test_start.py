@@ -36,7 +36,10 @@ def test_every_node_explains_itself(server: ComfyUI) -> None:
     for name in NODES:
         assert info[name]["display_name"].startswith("Wan 2.2 ")
         assert len(info[name]["description"]) > 40
-        assert (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8").startswith(f"# {info[name]['display_name']}\n")
+        page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {info[name]['display_name']}\n")
+        assert "**Example.** " in page
+        assert f"]({name}.png)" in page and (ROOT / "web" / "docs" / f"{name}.png").is_file()
         for inputs in (info[name]["input"].get("required", {}), info[name]["input"].get("optional", {})):
             for text in (options["tooltip"] for _, options in inputs.values()):
                 assert len(text) > 5

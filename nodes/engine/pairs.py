@@ -1,6 +1,7 @@
 """Which of the two experts a file name speaks of."""
 
 import re
+from collections.abc import Sequence
 
 SPELLINGS = {"high": {"high", "highnoise", "hinoise"}, "low": {"low", "lownoise"}}
 LETTERS = {"h": "high", "l": "low"}
@@ -32,6 +33,12 @@ def without_expert(path: str) -> str:
     for start, end, _ in sorted(_mentions(name), reverse=True):
         name = f"{name[:start]}*{name[end:]}"
     return folder + re.sub(r"rank_?\d+", "rank", name.lower())
+
+
+def likely_expert(files: Sequence[str], expert: str) -> str | None:
+    """The first of the files whose name says this expert, text-to-video before others; None where none does."""
+    named = [file for file in files if expert_in_name(file) == expert]
+    return next((file for file in named if "t2v" in _file_name(file).lower()), named[0] if named else None)
 
 
 def swapped_names_warning(high_noise_model: str, low_noise_model: str) -> str | None:
