@@ -12,6 +12,10 @@ import workflows
 from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, prepare_base
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-english", action="store_true", help="bring locales/en in line with the nodes")
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with tiny weights under the official names."""
