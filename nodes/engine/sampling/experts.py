@@ -79,13 +79,19 @@ class StepPlan:
     guidance: Guidance
     remark: str = ""
 
+    def calls(self, with_skipped: bool = False) -> tuple[int, ...]:
+        """Forward passes of each step: 2 with guidance, 1 with guidance 1, 0 where it is skipped."""
+        return tuple(0 if step.skipped and not with_skipped else 1 if self._scale(step) == 1.0 else 2 for step in self.steps)
+
     def model_calls(self, with_skipped: bool = False) -> int:
-        """Forward passes: a computed step with guidance needs two, one with guidance 1 needs one."""
-        return sum(1 if (self.guidance.high if step.high else self.guidance.low) == 1.0 else 2
-                   for step in self.steps if with_skipped or not step.skipped)
+        """Forward passes of the whole run."""
+        return sum(self.calls(with_skipped))
+
+    def _scale(self, step: Step) -> float:
+        return self.guidance.high if step.high else self.guidance.low
 
     def needs_negative(self) -> bool:
-        return any((self.guidance.high if step.high else self.guidance.low) != 1.0 for step in self.steps)
+        return any(self._scale(step) != 1.0 for step in self.steps)
 
     def describe(self) -> str:
         parts = [_describe_part(name, [step for step in self.steps if step.high is high]) for name, high in (("high", True), ("low", False))]
