@@ -19,7 +19,8 @@ def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
         log.warning("[Wan 2.2] %s", warning)
     for line in lines:
         log.info("[Wan 2.2] %s", line)
-    show(node_id, "\n".join([*(f"Warning: {warning}" for warning in warnings), *lines]))
+    told = [*(f"Warning: {warning}" for warning in warnings), *lines]
+    show(node_id, told[0] if len(told) == 1 else "\n".join(f"- {line}" for line in told))  # Nodes 2.0 reads it as Markdown
 
 
 def show(node_id: str | None, text: str) -> None:

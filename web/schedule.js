@@ -1,0 +1,83 @@
+// Wan 2.2 Sampler shows its schedule before it runs. The server plans it with the code that samples; this script asks and draws.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { chain, whileInGraph } from "./node_events.js";
+import { HEIGHT, SchedulePlot } from "./schedule_plot.js";
+
+const SETTINGS = ["steps", "guidance_scale", "guidance_scale_2", "shift", "solver", "acceleration", "boundary", "denoise"];
+const GAP = 6; // pixels below the plot
+const DELAY = 150; // milliseconds without a change
+
+// The value that will run: the widget's own, or that of a primitive node linked to it; undefined for any other link.
+function valueOf(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.widget?.name === name && input.link != null) ?? -1;
+  if (slot < 0) return node.widgets.find((widget) => widget.name === name)?.value;
+  const source = node.getInputNode(slot);
+  return source?.type?.startsWith("Primitive") ? source.widgets?.[0]?.value : undefined;
+}
+
+async function ask(values) {
+  const response = await api.fetchApi(`/wan22/schedule?${new URLSearchParams(values)}`);
+  const answer = await response.json();
+  return response.ok ? answer : Promise.reject(new Error(answer.error));
+}
+
+class Preview {
+  constructor(node) {
+    this.node = node;
+    this.plot = new SchedulePlot();
+    this.asked = "";
+  }
+
+  soon = () => {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.update(), DELAY);
+  };
+
+  async update() {
+    const values = SETTINGS.map((name) => [name, valueOf(this.node, name)]);
+    const asked = JSON.stringify(values);
+    if (asked === this.asked) return;
+    this.asked = asked;
+    const linked = values.filter(([, value]) => value === undefined).map(([name]) => name);
+    if (linked.length) return this.plot.say(`The schedule is known when it runs: ${linked.join(", ")} linked.`);
+    try {
+      const plan = await ask(values);
+      if (this.asked === asked) this.plot.show(plan);
+    } catch (error) {
+      if (this.asked === asked) this.plot.say(error.message);
+    }
+  }
+}
+
+// As core's own text boxes do: on the classic canvas an element keeps the wheel to itself.
+function zoomOverIt(event) {
+  if (!window.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event);
+}
+
+// Where another widget follows the plot, the saved values would have a hole.
+function leaveNoGap(saved) {
+  saved.widgets_values = saved.widgets_values?.filter(() => true);
+}
+
+app.registerExtension({
+  name: "Wan22.Schedule",
+  nodeCreated(node) {
+    if (node.comfyClass !== "Wan22Sampler") return;
+    const preview = new Preview(node);
+    node.widgets.filter((widget) => SETTINGS.includes(widget.name)).forEach((widget) => chain(widget, "callback", preview.soon));
+    chain(node, "onConfigure", preview.soon);
+    chain(node, "onConnectionsChange", preview.soon);
+    chain(node, "onSerialize", leaveNoGap);
+    whileInGraph(node, "graphChanged", preview.soon);
+    preview.plot.element.addEventListener("wheel", zoomOverIt);
+    const widget = node.addDOMWidget("schedule_plot", "schedule_plot", preview.plot.element, {
+      serialize: false,
+      hideInPanel: true,
+      getMinHeight: () => HEIGHT + GAP,
+      getMaxHeight: () => HEIGHT + GAP,
+    });
+    widget.serialize = false;
+    preview.soon();
+  },
+});

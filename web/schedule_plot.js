@@ -1,0 +1,71 @@
+// The picture of a schedule: a bar per step, as high as its sigma, in the colour of its expert, faded where the step is skipped.
+const SVG = "http://www.w3.org/2000/svg";
+const COLOURS = { high: "#e08a1e", low: "#4a90d9" };
+
+export const HEIGHT = 86; // pixels
+
+function shape(name, attributes, ...children) {
+  const element = document.createElementNS(SVG, name);
+  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+  element.append(...children);
+  return element;
+}
+
+function bar({ sigmas, experts, calls }, step) {
+  const skipped = calls[step] === 0;
+  const element = shape("rect", { x: step + 0.1, width: 0.8, y: 0, height: sigmas[step], fill: COLOURS[experts[step]] });
+  element.setAttribute("fill-opacity", skipped ? 0.3 : 1);
+  Object.assign(element.dataset, { expert: experts[step], skipped });
+  return element;
+}
+
+function boundaryLine({ boundary, experts }) {
+  return shape("line", {
+    x1: 0, x2: experts.length, y1: boundary, y2: boundary,
+    stroke: "currentColor", "stroke-opacity": 0.5, "stroke-dasharray": "3 3", "vector-effect": "non-scaling-stroke",
+  });
+}
+
+function text(words, colour) {
+  const element = document.createElement("span");
+  element.textContent = words;
+  if (colour) element.style.color = colour;
+  return element;
+}
+
+function legend({ experts, calls, all_calls }) {
+  const parts = ["high", "low"].map((expert) => [expert, experts.filter((one) => one === expert).length]).filter(([, count]) => count);
+  const counts = parts.flatMap(([expert, count], index) => [text(index ? " + " : ""), text("\u25a0 ", COLOURS[expert]), text(`${count} ${expert}`)]);
+  const made = calls.reduce((sum, count) => sum + count, 0);
+  const saving = made < all_calls ? ` of ${all_calls} calls (faded: skipped)` : " calls";
+  return [...counts, text(`, ${made}${saving}`)];
+}
+
+export class SchedulePlot {
+  constructor() {
+    this.element = document.createElement("div");
+    this.drawing = shape("svg", { role: "img", preserveAspectRatio: "none", style: "flex: 1; min-height: 0; width: 100%" });
+    this.words = document.createElement("div");
+    this.words.style.cssText = "max-height: 100%; overflow: auto; overflow-wrap: anywhere";
+    this.element.append(this.drawing, this.words);
+    this.element.className = "wan22-schedule";
+    this.element.style.cssText = `display: flex; flex-direction: column; gap: 4px; box-sizing: border-box;
+      width: 100%; height: ${HEIGHT}px; min-height: ${HEIGHT}px; padding: 6px 8px; border-radius: 6px;
+      background: var(--comfy-input-bg); color: var(--input-text); font: 11px/1.3 sans-serif`;
+  }
+
+  show(plan) {
+    const bars = plan.experts.map((_, step) => bar(plan, step));
+    this.drawing.setAttribute("viewBox", `0 0 ${bars.length} 1`);
+    this.drawing.setAttribute("aria-label", plan.text);
+    this.drawing.replaceChildren(shape("g", { transform: "translate(0 1) scale(1 -1)" }, ...bars, boundaryLine(plan)));
+    this.drawing.style.display = "";
+    this.words.replaceChildren(...legend(plan));
+  }
+
+  say(words) {
+    this.drawing.replaceChildren();
+    this.drawing.style.display = "none";
+    this.words.replaceChildren(text(words));
+  }
+}
