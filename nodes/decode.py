@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .host import decoding
-from .widgets import CATEGORY
+from .widgets import CATEGORY, found_by
 
 
 class Wan22Decode(io.ComfyNode):
@@ -13,6 +13,7 @@ class Wan22Decode(io.ComfyNode):
             node_id="Wan22Decode",
             display_name="Wan 2.2 Decode",
             category=CATEGORY,
+            **found_by("VAE decode", "create video"),
             description="Turns the latent into a VIDEO with exactly the frames that were asked for. It decodes a few frames at a time, while "
                         "Save Video writes them.",
             inputs=[

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .engine.pairs import likely_expert, swapped_names_warning
 from .host import messages, models
-from .widgets import CATEGORY, verdict
+from .widgets import CATEGORY, found_by, verdict
 
 
 class Wan22ExpertLoader(io.ComfyNode):
@@ -15,6 +15,7 @@ class Wan22ExpertLoader(io.ComfyNode):
             node_id="Wan22ExpertLoader",
             display_name="Wan 2.2 Expert Loader",
             category=CATEGORY,
+            **found_by("load diffusion model", "UNETLoader", "WanVideo model loader", "high noise", "low noise"),
             description="Loads the high-noise and the low-noise expert of Wan 2.2 T2V A14B. Both stay in ComfyUI's memory management: "
                         "the one that is not sampling may leave the GPU.",
             inputs=[

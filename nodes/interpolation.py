@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .engine.interpolation.stream import MOST_NEW_FRAMES, SCENE_CUT
 from .host import interpolation
 from .sockets import AnyInterpolatorModel, InterpolatorModel
-from .widgets import CATEGORY, advanced, verdict
+from .widgets import CATEGORY, advanced, found_by, verdict
 
 
 class Wan22InterpolatorLoader(io.ComfyNode):
@@ -15,6 +15,7 @@ class Wan22InterpolatorLoader(io.ComfyNode):
             node_id="Wan22InterpolatorLoader",
             display_name="Wan 2.2 Interpolator Loader",
             category=CATEGORY,
+            **found_by("RIFE", "FILM", "load frame interpolation model"),
             description="Loads a RIFE (4.0 to 4.26, also lite and heavy) or FILM network, in any file format that is around.",
             inputs=[io.Combo.Input("model", options=interpolation.interpolator_names(),
                                    tooltip="A file in models/frame_interpolation; film and rife take the one that is there, none makes no frames. "
@@ -39,6 +40,7 @@ class Wan22Interpolate(io.ComfyNode):
             node_id="Wan22Interpolate",
             display_name="Wan 2.2 Interpolate",
             category=CATEGORY,
+            **found_by("RIFE", "FILM", "frame interpolation", "smooth", "slow motion", "fps"),
             description="Puts new frames between the frames of a video, while it streams. The given frames stay as they are, and at a scene cut "
                         "nothing is blended.",
             inputs=[

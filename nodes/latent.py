@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .engine.video.sizes import ASPECT_RATIOS, MAX_FRAMES, MAX_SIDE, MIN_FRAMES, MULTIPLE, RESOLUTIONS, video_size
 from .host import latents
-from .widgets import CATEGORY, verdict
+from .widgets import CATEGORY, found_by, verdict
 
 
 class Wan22EmptyLatent(io.ComfyNode):
@@ -14,6 +14,7 @@ class Wan22EmptyLatent(io.ComfyNode):
             node_id="Wan22EmptyLatent",
             display_name="Wan 2.2 Empty Latent",
             category=CATEGORY,
+            **found_by("empty video latent", "resolution", "EmptyHunyuanLatentVideo"),
             description="An empty latent for a video of a named size. Any number of frames is honoured: "
                         "the sampler makes the next 4n+1 and Wan 2.2 Decode trims the rest.",
             inputs=[

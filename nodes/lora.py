@@ -6,7 +6,7 @@ from .engine.lora.routing import MAX_SCALE, TARGETS, LoraChoice
 from .host import lora as loras_host
 from .host import messages, models
 from .sockets import LoraStack
-from .widgets import CATEGORY, verdict
+from .widgets import CATEGORY, found_by, verdict
 
 
 def check_choice_of_lora(lora: str, scale: float, transformer: str) -> None:
@@ -22,6 +22,7 @@ class Wan22LoRA(io.ComfyNode):
             node_id="Wan22LoRA",
             display_name="Wan 2.2 LoRA",
             category=CATEGORY,
+            **found_by("load LoRA", "WanVideo LoRA select"),
             description="One LoRA of a stack, for one expert or both. Chain several; Wan 2.2 Apply LoRAs puts them on the models.",
             inputs=[
                 io.Combo.Input("lora", options=models.model_names("loras"), tooltip="File in models/loras; any trainer's format for Wan."),
@@ -50,6 +51,7 @@ class Wan22ApplyLoRAs(io.ComfyNode):
             node_id="Wan22ApplyLoRAs",
             display_name="Wan 2.2 Apply LoRAs",
             category=CATEGORY,
+            **found_by("LoRA stack", "set LoRAs", "load LoRA"),
             description="Puts a stack of LoRAs on both experts, each on the one it was made for, and reports what every file did.",
             inputs=[io.Model.Input("high_noise", tooltip="The high-noise expert."), io.Model.Input("low_noise", tooltip="The low-noise expert."),
                     LoraStack.Input("loras", optional=True, tooltip="From Wan 2.2 LoRA. Without any, both experts pass as they are.")],

@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from .engine.prompt.expansion import MAX_SEED
 from .host import language, messages
-from .widgets import CATEGORY, advanced, verdict
+from .widgets import CATEGORY, advanced, found_by, verdict
 
 
 class Wan22ExpandPrompt(io.ComfyNode):
@@ -15,6 +15,7 @@ class Wan22ExpandPrompt(io.ComfyNode):
             node_id="Wan22ExpandPrompt",
             display_name="Wan 2.2 Expand Prompt",
             category=CATEGORY,
+            **found_by("prompt enhancer", "rewrite prompt", "LLM", "Ollama"),
             description="A language model rewrites a short prompt into the 60 to 200 words that Wan draws best: subject, action, scene, light, "
                         "camera. Off by default: then the prompt passes as it is.",
             inputs=[

@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from .engine.safety.stream import ACTIONS, EVERY, STOP, Report
 from .host import messages, safety
-from .widgets import CATEGORY, advanced, verdict
+from .widgets import CATEGORY, advanced, found_by, verdict
 
 
 def labels_input() -> io.Input:
@@ -23,6 +23,7 @@ class Wan22CheckPrompt(io.ComfyNode):
             node_id="Wan22CheckPrompt",
             display_name="Wan 2.2 Check Prompt",
             category=CATEGORY,
+            **found_by("safety checker", "NSFW", "moderation"),
             description="Stops the graph before any expert is loaded when a prompt asks for nudity, sex or gore. Off by default.",
             inputs=[
                 io.String.Input("text", multiline=True, default="", tooltip="The prompt, after expansion if there is one."),
@@ -58,6 +59,7 @@ class Wan22CheckVideo(io.ComfyNode):
             node_id="Wan22CheckVideo",
             display_name="Wan 2.2 Check Video",
             category=CATEGORY,
+            **found_by("safety checker", "NSFW", "blur"),
             description="Looks at a video while it is written, every few frames and in each scene: an unsafe one is not written at all, or its "
                         "unsafe parts are blurred. Off by default.",
             inputs=[

@@ -7,7 +7,7 @@ from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, MIN_
 from .engine.sampling.schedules import MAX_SHIFT, MAX_STEPS
 from .engine.sampling.solvers import SOLVERS, solver_named
 from .host import latents, messages, sampling
-from .widgets import CATEGORY, advanced, verdict
+from .widgets import CATEGORY, advanced, found_by, verdict
 
 
 def experts_and_prompts() -> list[io.Input]:
@@ -65,6 +65,7 @@ class Wan22Sampler(io.ComfyNode):
             node_id="Wan22Sampler",
             display_name="Wan 2.2 Sampler",
             category=CATEGORY,
+            **found_by("KSampler", "text to video", "WanVideo sampler", "two experts", "UniPC"),
             description="Samples the video in one run over both experts: each step goes to the expert trained for its noise level, "
                         "and the solver's history crosses the switch.",
             inputs=[
@@ -101,6 +102,7 @@ class Wan22Guider(io.ComfyNode):
             node_id="Wan22Guider",
             display_name="Wan 2.2 Guider",
             category=CATEGORY,
+            **found_by("CFG guider", "two experts"),
             description="Both experts as one GUIDER for SamplerCustomAdvanced: whatever sampler and sigmas run, each step goes to its expert.",
             inputs=[*experts_and_prompts(), *guidance_scales(), shift_input(), acceleration_input(), boundary_input()],
             outputs=[io.Guider.Output("guider", display_name="GUIDER")],
@@ -125,6 +127,7 @@ class Wan22Sigmas(io.ComfyNode):
             node_id="Wan22Sigmas",
             display_name="Wan 2.2 Sigmas",
             category=CATEGORY,
+            **found_by("scheduler", "shift", "BasicScheduler"),
             description="The noise levels of a Wan 2.2 run as SIGMAS: each solver's own schedule, with the shift in it.",
             inputs=[steps_input(), shift_input(), solver_input(), denoise_input()],
             outputs=[io.Sigmas.Output("sigmas", display_name="SIGMAS")],
@@ -146,6 +149,7 @@ class Wan22Solver(io.ComfyNode):
             node_id="Wan22Solver",
             display_name="Wan 2.2 Solver",
             category=CATEGORY,
+            **found_by("KSamplerSelect", "UniPC", "DPM++"),
             description="One of Wan 2.2's solvers as a SAMPLER: flow UniPC and DPM++ exactly as the official code runs them, or Euler.",
             inputs=[solver_input()],
             outputs=[io.Sampler.Output("sampler", display_name="SAMPLER")],

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .host import models, text
-from .widgets import CATEGORY, verdict
+from .widgets import CATEGORY, found_by, verdict
 
 
 class Wan22TextEncoderLoader(io.ComfyNode):
@@ -13,6 +13,7 @@ class Wan22TextEncoderLoader(io.ComfyNode):
             node_id="Wan22TextEncoderLoader",
             display_name="Wan 2.2 Text Encoder Loader",
             category=CATEGORY,
+            **found_by("UMT5", "T5", "load CLIP"),
             description="Loads a UMT5 text encoder of any size (XXL in fp16 or fp8_scaled); its tokenizer comes from the same file.",
             inputs=[
                 io.Combo.Input("text_encoder", options=models.model_names("text_encoders"),
@@ -39,6 +40,7 @@ class Wan22TextEncode(io.ComfyNode):
             node_id="Wan22TextEncode",
             display_name="Wan 2.2 Text Encode",
             category=CATEGORY,
+            **found_by("prompt", "CLIP text encode", "WanVideo TextEncode"),
             description="Encodes the prompts exactly as Wan 2.2 was trained: cleaned text, 512 tokens, parentheses are text and not weights.",
             inputs=[
                 io.Clip.Input("clip", tooltip="From Wan 2.2 Text Encoder Loader, or core CLIPLoader with type wan."),

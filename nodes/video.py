@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from .engine.video.formats import AUTO, MUXERS, QUALITIES, WRITE_MODES, VideoFormat, available_codecs, check_format
 from .host import saving
-from .widgets import CATEGORY, advanced, verdict
+from .widgets import CATEGORY, advanced, found_by, verdict
 
 
 class Wan22SaveVideo(io.ComfyNode):
@@ -14,6 +14,7 @@ class Wan22SaveVideo(io.ComfyNode):
             node_id="Wan22SaveVideo",
             display_name="Wan 2.2 Save Video",
             category=CATEGORY,
+            **found_by("MP4", "video combine", "reverse video", "export"),
             description="Writes an H.264 MP4 in BT.709 colours that plays everywhere; dropping it on ComfyUI restores the workflow.",
             inputs=[
                 io.Video.Input("video", tooltip="Any VIDEO."),

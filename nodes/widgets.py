@@ -1,6 +1,7 @@
 """Small words of the node declarations that ComfyUI 0.3.75 does not have yet."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TypeVar
 
 from comfy_api.latest import io
@@ -14,6 +15,11 @@ def advanced(widget: W) -> W:
     """Fold the widget away under "advanced"; as a keyword, older ComfyUI versions would refuse it."""
     widget.extra_dict = {**widget.extra_dict, "advanced": True}
     return widget
+
+
+def found_by(*words: str) -> dict[str, list[str]]:
+    """Words beside the name that find a node in the search, as a keyword for Schema where this ComfyUI knows one."""
+    return {"search_aliases": list(words)} if "search_aliases" in {field.name for field in fields(io.Schema)} else {}
 
 
 def verdict(check: Callable[..., object], *values: object) -> bool | str:

@@ -46,6 +46,14 @@ def test_every_node_explains_itself(server: ComfyUI) -> None:
                 assert len(text) > 5
 
 
+def test_nodes_are_found_by_the_names_of_what_they_replace(server: ComfyUI) -> None:
+    info = server.object_info()
+    if "search_aliases" not in info["KSampler"]:
+        pytest.skip("this ComfyUI's search knows no aliases")
+    assert "RIFE" in info["Wan22Interpolate"]["search_aliases"]
+    assert all(info[name]["search_aliases"] for name in NODES)
+
+
 def english(info: dict[str, Any]) -> dict[str, Any]:
     """What the nodes themselves say, in the form of a locale: the text that translators begin with."""
     def texts(node: dict[str, Any]) -> dict[str, Any]:
