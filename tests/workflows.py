@@ -41,7 +41,7 @@ def _inputs(node: dict[str, Any], info: dict[str, Any], sources: dict[int, list[
 
 def _has_widget(spec: list[Any]) -> bool:
     kind = spec[0]
-    return isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+    return isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") or kind.startswith("COMFY_DYNAMICCOMBO")
 
 
 def nodes_of(prompt: Prompt, class_type: str) -> list[str]:

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, sync_playwright
 
-from comfyui import ComfyUI
+from comfyui import PACK_FOLDER, ComfyUI
+from front_end import screenshot
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -31,3 +32,21 @@ def page(server: ComfyUI) -> Iterator[Page]:
         page.wait_for_function("() => window.app?.graph && window.app.vueAppReady", timeout=60_000)
         yield page
         browser.close()
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "nodes 2.0"])
+def canvas(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The front end on either canvas; the pack's own scripts must not complain, and the last thing seen is kept as a picture."""
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if is_ours(message) else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)) if PACK_FOLDER in (error.stack or "") else None)
+    page.evaluate("async on => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param)
+    yield page
+    screenshot(page, request.node.name)
+    assert complaints == []
+
+
+def is_ours(message: ConsoleMessage) -> bool:
+    """A complaint that names the pack's folder, but for core's first look for a help page in the user's language."""
+    url = message.location.get("url", "")
+    return message.type in ("error", "warning") and f"/{PACK_FOLDER}/" in message.text + url and not url.endswith("/en.md")

@@ -1,13 +1,13 @@
 """The picture of the schedule on Wan 2.2 Sampler, and the texts on other nodes, on the classic canvas and in Nodes 2.0."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page
+from playwright.sync_api import Page
 
 import workflows
-from comfyui import PACK_FOLDER, ROOT
+from comfyui import PACK_FOLDER
+from front_end import open_workflow, sent_prompt
 
 READY = "() => window.app?.graph && window.app.vueAppReady"
 SET = """([type, name, value]) => {
@@ -24,28 +24,10 @@ OVERLAPPING = """() => {
 REPORT = "\\n".join(f"- low: lora_{index}.safetensors (diffusers), rank 32, effective scale 1, 400 of 400 tensors applied" for index in range(4))
 
 
-@pytest.fixture(params=[False, True], ids=["classic", "nodes2"])
-def canvas(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The front end with the shipped workflow open; the pack's own scripts must not complain."""
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if is_ours(message) else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)) if PACK_FOLDER in (error.stack or "") else None)
-    page.evaluate("async on => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param)
-    open_workflow(page, workflows.shipped("text_to_video"))
-    yield page
-    shots = ROOT / ".dev" / "screenshots"
-    shots.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=shots / f"{request.node.name.replace('/', '_')}.png")
-    assert complaints == []
-
-
-def is_ours(message: ConsoleMessage) -> bool:
-    return message.type in ("error", "warning") and (f"/{PACK_FOLDER}/" in message.text or f"/{PACK_FOLDER}/" in message.location.get("url", ""))
-
-
-def open_workflow(page: Page, workflow: dict[str, Any]) -> None:
-    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
-    page.wait_for_function("count => app.graph.nodes.length === count", arg=len(workflow["nodes"]))
+@pytest.fixture
+def text_to_video(canvas: Page) -> Page:
+    open_workflow(canvas, workflows.shipped("text_to_video"))
+    return canvas
 
 
 def expect_bars(page: Page, high: int, low: int, skipped: int | None = None) -> None:
@@ -61,35 +43,36 @@ def words(page: Page) -> str:
     return page.locator(".wan22-schedule").inner_text()
 
 
-def test_the_plot_shows_the_schedule_and_follows_the_widgets(canvas: Page) -> None:
-    expect_bars(canvas, 12, 15, skipped=9)
-    assert words(canvas).split("\u25a0 ")[1:] == ["12 high + ", "15 low, 36 of 54 calls (faded: skipped)"]
-    heights = [float(height) for height in canvas.eval_on_selector_all(".wan22-schedule rect", "bars => bars.map(bar => bar.getAttribute('height'))")]
+def test_the_plot_shows_the_schedule_and_follows_the_widgets(text_to_video: Page) -> None:
+    expect_bars(text_to_video, 12, 15, skipped=9)
+    assert words(text_to_video).split("\u25a0 ")[1:] == ["12 high + ", "15 low, 36 of 54 calls (faded: skipped)"]
+    heights = [float(height) for height in text_to_video.eval_on_selector_all(
+        ".wan22-schedule rect", "bars => bars.map(bar => bar.getAttribute('height'))")]
     assert heights == sorted(heights, reverse=True) and heights[0] == pytest.approx(1, abs=0.001)
-    canvas.evaluate(SET, ["Wan22Sampler", "steps", 4])
-    expect_bars(canvas, 2, 2, skipped=0)
-    assert words(canvas).endswith("2 low, 8 calls")
-    canvas.evaluate(SET, ["Wan22Sampler", "boundary", 0])
-    expect_bars(canvas, 4, 0)
+    text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 4])
+    expect_bars(text_to_video, 2, 2, skipped=0)
+    assert words(text_to_video).endswith("2 low, 8 calls")
+    text_to_video.evaluate(SET, ["Wan22Sampler", "boundary", 0])
+    expect_bars(text_to_video, 4, 0)
 
 
-def test_the_plot_keeps_off_its_neighbours(canvas: Page) -> None:
-    expect_bars(canvas, 12, 15)
-    assert canvas.evaluate(OVERLAPPING) == []
+def test_the_plot_keeps_off_its_neighbours(text_to_video: Page) -> None:
+    expect_bars(text_to_video, 12, 15)
+    assert text_to_video.evaluate(OVERLAPPING) == []
 
 
-def test_a_wrong_value_is_told_and_a_right_one_mends_it(canvas: Page) -> None:
-    expect_bars(canvas, 12, 15)
-    canvas.evaluate(SET, ["Wan22Sampler", "solver", "heun"])
-    canvas.wait_for_function("() => document.querySelector('.wan22-schedule').innerText.startsWith('solver is')")
-    assert words(canvas) == "solver is 'heun'; choose one of: unipc, dpm++, euler."
-    canvas.evaluate(SET, ["Wan22Sampler", "solver", "dpm++"])
-    expect_bars(canvas, 12, 15)
+def test_a_wrong_value_is_told_and_a_right_one_mends_it(text_to_video: Page) -> None:
+    expect_bars(text_to_video, 12, 15)
+    text_to_video.evaluate(SET, ["Wan22Sampler", "solver", "heun"])
+    text_to_video.wait_for_function("() => document.querySelector('.wan22-schedule').innerText.startsWith('solver is')")
+    assert words(text_to_video) == "solver is 'heun'; choose one of: unipc, dpm++, euler."
+    text_to_video.evaluate(SET, ["Wan22Sampler", "solver", "dpm++"])
+    expect_bars(text_to_video, 12, 15)
 
 
-def test_only_the_last_answer_is_drawn(canvas: Page) -> None:
-    expect_bars(canvas, 12, 15)
-    canvas.evaluate("""() => {
+def test_only_the_last_answer_is_drawn(text_to_video: Page) -> None:
+    expect_bars(text_to_video, 12, 15)
+    text_to_video.evaluate("""() => {
         const ask = app.api.fetchApi
         app.api.fetchApi = async (route, ...rest) => {
             const answer = await ask.call(app.api, route, ...rest)
@@ -97,47 +80,42 @@ def test_only_the_last_answer_is_drawn(canvas: Page) -> None:
             return answer
         }
     }""")
-    canvas.evaluate(SET, ["Wan22Sampler", "steps", 8])
-    canvas.wait_for_timeout(400)
-    canvas.evaluate(SET, ["Wan22Sampler", "steps", 4])
-    expect_bars(canvas, 2, 2)
-    canvas.wait_for_timeout(1500)
-    expect_bars(canvas, 2, 2)
+    text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 8])
+    text_to_video.wait_for_timeout(400)
+    text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 4])
+    expect_bars(text_to_video, 2, 2)
+    text_to_video.wait_for_timeout(1500)
+    expect_bars(text_to_video, 2, 2)
 
 
-def test_a_loaded_workflow_and_linked_settings(canvas: Page) -> None:
+def test_a_loaded_workflow_and_linked_settings(text_to_video: Page) -> None:
     workflow = workflows.shipped("text_to_video")
     (sampler,) = (node for node in workflow["nodes"] if node["type"] == "Wan22Sampler")
     sampler["widgets_values"][2] = 40
-    open_workflow(canvas, workflow)
-    expect_bars(canvas, 17, 23)
-    canvas.evaluate(f"""() => {{
+    open_workflow(text_to_video, workflow)
+    expect_bars(text_to_video, 17, 23)
+    text_to_video.evaluate(f"""() => {{
         const source = LiteGraph.createNode('PrimitiveInt')
         app.graph.add(source)
         source.widgets[0].value = 8
         source.connect(0, {SAMPLER}, {SAMPLER}.inputs.findIndex(input => input.name === 'steps'))
     }}""")
-    expect_bars(canvas, 4, 4)
-    canvas.evaluate(f"""() => {{
+    expect_bars(text_to_video, 4, 4)
+    text_to_video.evaluate(f"""() => {{
         const latent = app.graph.nodes.find(node => node.type === 'Wan22EmptyLatent')
         latent.connect(1, {SAMPLER}, {SAMPLER}.inputs.findIndex(input => input.name === 'steps'))
     }}""")
-    canvas.wait_for_function("() => document.querySelector('.wan22-schedule').innerText.endsWith('steps linked.')")
+    text_to_video.wait_for_function("() => document.querySelector('.wan22-schedule').innerText.endsWith('steps linked.')")
 
 
-def test_nothing_of_the_plot_is_saved_or_sent(canvas: Page, object_info: dict[str, Any]) -> None:
-    expect_bars(canvas, 12, 15)
+def test_nothing_of_the_plot_is_saved_or_sent_prompt(text_to_video: Page, object_info: dict[str, Any]) -> None:
+    expect_bars(text_to_video, 12, 15)
     workflow = workflows.shipped("text_to_video")
     (sampler,) = (node for node in workflow["nodes"] if node["type"] == "Wan22Sampler")
-    assert canvas.evaluate(f"() => {SAMPLER}.serialize().widgets_values") == sampler["widgets_values"]
-    assert sent(canvas) == workflows.to_prompt(workflow, object_info)
-    canvas.evaluate(f"() => {{ {SAMPLER}.addWidget('text', 'of another extension', 'x', () => {{}}) }}")
-    assert canvas.evaluate(f"() => {SAMPLER}.serialize().widgets_values") == [*sampler["widgets_values"], "x"]
-
-
-def sent(page: Page) -> dict[str, Any]:
-    prompt = page.evaluate("async () => JSON.parse(JSON.stringify((await app.graphToPrompt()).output))")
-    return {node_id: {"class_type": node["class_type"], "inputs": node["inputs"]} for node_id, node in prompt.items()}
+    assert text_to_video.evaluate(f"() => {SAMPLER}.serialize().widgets_values") == sampler["widgets_values"]
+    assert sent_prompt(text_to_video) == workflows.to_prompt(workflow, object_info)
+    text_to_video.evaluate(f"() => {{ {SAMPLER}.addWidget('text', 'of another extension', 'x', () => {{}}) }}")
+    assert text_to_video.evaluate(f"() => {SAMPLER}.serialize().widgets_values") == [*sampler["widgets_values"], "x"]
 
 
 def test_without_the_scripts_the_workflow_is_the_same(page: Page, object_info: dict[str, Any]) -> None:
@@ -146,23 +124,23 @@ def test_without_the_scripts_the_workflow_is_the_same(page: Page, object_info: d
     page.wait_for_function(READY, timeout=60_000)
     open_workflow(page, workflows.shipped("text_to_video"))
     assert page.locator(".wan22-schedule").count() == 0
-    assert sent(page) == workflows.to_prompt(workflows.shipped("text_to_video"), object_info)
+    assert sent_prompt(page) == workflows.to_prompt(workflows.shipped("text_to_video"), object_info)
 
 
-def test_a_long_report_has_room_on_its_node(canvas: Page) -> None:
-    canvas.evaluate(f"""() => {{
+def test_a_long_report_has_room_on_its_node(text_to_video: Page) -> None:
+    text_to_video.evaluate(f"""() => {{
         app.graph.clear()
         const node = LiteGraph.createNode('Wan22ApplyLoRAs')
         app.graph.add(node)
         app.canvas.ds.offset = [300, 200]
         setTimeout(() => app.api.dispatchCustomEvent('progress_text', {{nodeId: String(node.id), text: `{REPORT}`}}), 300)
     }}""")
-    text = canvas.get_by_text("lora_3.safetensors").last
+    text = text_to_video.get_by_text("lora_3.safetensors").last
     text.wait_for()
-    canvas.wait_for_timeout(800)
+    text_to_video.wait_for_timeout(800)
     box = text.bounding_box()
     assert box is not None and box["width"] >= 200
-    bottom = canvas.evaluate("() => (app.graph.nodes[0].pos[1] + app.graph.nodes[0].size[1] + app.canvas.ds.offset[1]) * app.canvas.ds.scale")
-    top_of_canvas = canvas.evaluate("() => app.canvas.canvas.getBoundingClientRect().top")
+    bottom = text_to_video.evaluate("() => (app.graph.nodes[0].pos[1] + app.graph.nodes[0].size[1] + app.canvas.ds.offset[1]) * app.canvas.ds.scale")
+    top_of_canvas = text_to_video.evaluate("() => app.canvas.canvas.getBoundingClientRect().top")
     assert box["y"] + box["height"] <= bottom + top_of_canvas
-    assert canvas.evaluate("() => app.graph.nodes[0].serialize().widgets_values ?? []") in ([], [REPORT.replace("\\n", "\n")])
+    assert text_to_video.evaluate("() => app.graph.nodes[0].serialize().widgets_values ?? []") in ([], [REPORT.replace("\\n", "\n")])

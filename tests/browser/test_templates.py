@@ -1,0 +1,102 @@
+"""A new user's way: the template browser, the blueprint, the help of a node, and a run, on the classic canvas and in Nodes 2.0."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+import videos
+import workflows
+from comfyui import PACK_FOLDER, ComfyUI
+from front_end import screenshot, sent_prompt, wait_for_nodes
+
+FILES = workflows.workflow_files()
+BROKEN_NODES = "() => app.graph.nodes.filter(node => node.has_errors || !node.constructor.nodeData && !node.isVirtualNode && !node.subgraph).length"
+SEED = "app.graph.nodes[0].widgets.find(widget => widget.name.endsWith('seed')).value"
+SMALL = {"resolution": "480p", "num_frames": 17, "num_inference_steps": 2, "interpolator_model": "rife", "prompt": "a fox"}
+
+
+def open_templates(page: Page) -> None:
+    page.get_by_text("Templates", exact=True).first.click()
+    page.locator(".p-dialog").get_by_text(PACK_FOLDER, exact=True).first.click()
+
+
+def open_template(page: Page, name: str) -> None:
+    open_templates(page)
+    page.get_by_test_id(f"template-workflow-{name}").click()
+    wait_for_nodes(page, len(workflows.shipped(name)["nodes"]))
+
+
+def widget_values(workflow: dict[str, Any]) -> dict[int, Any]:
+    return {node["id"]: node.get("widgets_values") or [] for node in workflow["nodes"]}
+
+
+def test_every_workflow_opens_from_the_template_browser_and_stays_itself(canvas: Page, object_info: dict[str, Any],
+                                                                         request: pytest.FixtureRequest) -> None:
+    for path in FILES:
+        open_template(canvas, path.stem)
+        assert canvas.evaluate(BROKEN_NODES) == 0, path.stem
+        assert canvas.locator(".p-dialog").count() == 0, path.stem
+        screenshot(canvas, f"{path.stem}_{request.node.callspec.id}")
+        shipped = workflows.shipped(path.stem)
+        assert sent_prompt(canvas) == workflows.to_prompt(shipped, object_info)
+        saved = canvas.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
+        assert widget_values(saved) == widget_values(shipped)
+        assert sorted(saved["links"]) == sorted(shipped["links"])
+
+
+def test_every_template_has_its_picture(page: Page) -> None:
+    open_templates(page)
+    for path in FILES:
+        picture = page.get_by_test_id(f"template-workflow-{path.stem}").locator("img").first
+        picture.scroll_into_view_if_needed()
+        page.wait_for_function("picture => picture.naturalWidth === 512", arg=picture.element_handle(), timeout=10_000)
+
+
+def test_help_shows_the_node_and_an_example(canvas: Page) -> None:
+    open_template(canvas, "text_to_video")
+    canvas.evaluate("() => { app.canvas.selectNode(app.graph.nodes.find(node => node.type === 'Wan22Sampler')); app.canvas.setDirty(true, true) }")
+    canvas.get_by_test_id("info-button").click()
+    canvas.get_by_text("Example.", exact=True).first.wait_for()
+    picture = canvas.locator("img[src$='Wan22Sampler.png']").first.element_handle()
+    canvas.wait_for_function("picture => picture.naturalWidth > 300", arg=picture)
+
+
+def put_down_blueprint(page: Page) -> None:
+    page.evaluate("() => app.graph.clear()")
+    page.keyboard.press("n")
+    page.locator("input[placeholder*='Search']").first.fill("Wan 2.2 Text to Video")
+    page.locator(".node-tree-leaf, .p-tree-node-content").filter(has_text="Wan 2.2 Text to Video").last.click()
+    page.mouse.move(900, 400)
+    page.mouse.click(900, 400)
+    wait_for_nodes(page, 1)
+    page.wait_for_timeout(500)
+
+
+def test_the_blueprint_runs_as_one_node(canvas: Page, server: ComfyUI) -> None:
+    put_down_blueprint(canvas)
+    canvas.evaluate("""values => app.graph.nodes[0].widgets.forEach(widget => {
+        if (widget.name in values) widget.value = values[widget.name]
+    })""", SMALL)
+    prompt = sent_prompt(canvas)
+    inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    assert inputs["Wan22ExpandPrompt"]["prompt"] == "a fox"
+    assert (inputs["Wan22Sampler"]["steps"], inputs["Wan22EmptyLatent"]["num_frames"], inputs["Wan22InterpolatorLoader"]["model"]) == (2, 17, "rife")
+    inputs["Wan22EmptyLatent"].update(resolution="custom", width=64, height=64)
+    (video,) = server.saved_videos(server.run(prompt))
+    assert videos.facts(video).frames == 33
+
+
+def test_another_seed_is_drawn_after_each_run_of_the_blueprint(page: Page, server: ComfyUI) -> None:
+    put_down_blueprint(page)
+    assert sent_prompt(page)["1:9"]["inputs"]["seed"] == 0
+    page.evaluate("() => app.queuePrompt(0)")
+    page.wait_for_function(f"() => {SEED} !== 0")
+    server.post("/interrupt")
+    server.post("/queue", {"clear": True})
+    assert sent_prompt(page)["1:9"]["inputs"]["seed"] == page.evaluate(f"() => {SEED}")
+
+
+@pytest.fixture(autouse=True)
+def idle(server: ComfyUI) -> None:
+    server.post("/queue", {"clear": True})

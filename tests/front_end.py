@@ -1,0 +1,29 @@
+"""What tests do in the real front end: open a workflow, see what it would send, take a picture."""
+
+from playwright.sync_api import Page
+
+import workflows
+from comfyui import ROOT, Prompt
+
+SCREENSHOTS = ROOT / ".dev" / "screenshots"
+
+
+def open_workflow(page: Page, workflow: workflows.Workflow) -> None:
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    wait_for_nodes(page, len(workflow["nodes"]))
+
+
+def wait_for_nodes(page: Page, count: int) -> None:
+    page.wait_for_function("count => app.graph.nodes.length === count", arg=count)
+
+
+def sent_prompt(page: Page) -> Prompt:
+    """What the front end would queue now."""
+    prompt = page.evaluate("async () => JSON.parse(JSON.stringify((await app.graphToPrompt()).output))")
+    return {node_id: {"class_type": node["class_type"], "inputs": node["inputs"]} for node_id, node in prompt.items()}
+
+
+def screenshot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(500)
+    page.screenshot(path=SCREENSHOTS / f"{name.replace('/', '_')}.png")
