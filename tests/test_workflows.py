@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,24 @@ def test_no_node_covers_another(path: Path) -> None:
 def test_what_is_off_by_default_is_off(path: Path, object_info: dict[str, Any]) -> None:
     prompt = workflows.to_prompt(workflows.shipped(path.stem), object_info)
     assert not any(node["inputs"].get("enabled") for node in prompt.values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_comfy_workflow_validate_finds_nothing_wrong(path: Path, object_info: dict[str, Any], helpers: None, server: ComfyUI, tmp_path: Path) -> None:
+    info, prompt = tmp_path / "object_info.json", tmp_path / "prompt.json"
+    info.write_text(json.dumps(server.object_info()), encoding="utf-8")  # with the helpers among the choices
+    prompt.write_text(json.dumps(workflows.to_prompt(workflows.shipped(path.stem), object_info)), encoding="utf-8")
+    assert validated(prompt, info) == 0
+    broken = json.loads(prompt.read_text(encoding="utf-8"))
+    del next(node for node in broken.values() if node["class_type"] == "Wan22EmptyLatent" or "length" in node["inputs"])["inputs"]["width"]
+    prompt.write_text(json.dumps(broken), encoding="utf-8")
+    assert validated(prompt, info) != 0
+
+
+def validated(prompt: Path, info: Path) -> int:
+    """Exit status of comfy-cli."""
+    return subprocess.run([sys.executable, "-m", "comfy_cli", "--skip-prompt", "--no-enable-telemetry", "workflow", "validate",
+                           "--workflow", prompt, "--input", info], capture_output=True).returncode
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -108,7 +108,7 @@ def test_a_loaded_workflow_and_linked_settings(text_to_video: Page) -> None:
     text_to_video.wait_for_function("() => document.querySelector('.wan22-schedule').innerText.endsWith('steps linked.')")
 
 
-def test_nothing_of_the_plot_is_saved_or_sent_prompt(text_to_video: Page, object_info: dict[str, Any]) -> None:
+def test_nothing_of_the_plot_is_saved_or_sent(text_to_video: Page, object_info: dict[str, Any]) -> None:
     expect_bars(text_to_video, 12, 15)
     workflow = workflows.shipped("text_to_video")
     (sampler,) = (node for node in workflow["nodes"] if node["type"] == "Wan22Sampler")
