@@ -41,4 +41,4 @@ class Wan22ExpertLoader(io.ComfyNode):
         models.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
         if warning := swapped_names_warning(high_noise_model, low_noise_model):
             messages.warn(cls.hidden.unique_id, warning)
-        return io.NodeOutput(models.load_expert(high_noise_model, weight_dtype), models.load_expert(low_noise_model, weight_dtype))
+        return io.NodeOutput(*(models.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model))))

@@ -90,9 +90,10 @@ class Wan22Sampler(io.ComfyNode):
         schedule = Schedule(solver, steps, shift, denoise)
         guidance = Guidance(guidance_scale, guidance_scale_2)
         guider = sampling.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
+        samples = sampling.sample(guider, latent_image, seed, schedule)
         report = sampling.plan_for(sampling.solver(solver), schedule.sigmas(), boundary, guidance, acceleration).describe()
         messages.show(cls.hidden.unique_id, report)
-        return io.NodeOutput(latents.drawn_for(sampling.sample(guider, latent_image, seed, schedule), positive), report)
+        return io.NodeOutput(latents.drawn_for(samples, positive), report)
 
 
 class Wan22Guider(io.ComfyNode):

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .host import models, text
+from .host import messages, models, text
 from .widgets import CATEGORY, found_by, verdict
 
 
@@ -55,4 +55,4 @@ class Wan22TextEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: io.Clip.Type, prompt: str, negative_prompt: str) -> io.NodeOutput:
-        return io.NodeOutput(text.encode(clip, prompt), text.encode(clip, negative_prompt))
+        return io.NodeOutput(*(text.encode(clip, words) for words in messages.counted((prompt, negative_prompt))))

@@ -17,7 +17,7 @@ from ..engine.sampling.experts import Guidance, StepPlan, is_high_noise
 from ..engine.sampling.schedules import TRAIN_TIMESTEPS
 from .acceleration import BlockCache
 from .memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
-from .messages import log
+from .messages import log, show_now
 
 TIMESTEP_ROUNDING = 1e-4
 Plan = Callable[[comfy.samplers.Sampler, torch.Tensor], StepPlan]
@@ -250,8 +250,15 @@ class Run:
                 self._deactivate()
                 make_room_at_switch(done, expert.model_patcher, self.noise.shape, expert.conds)
             self.active = expert
+            self._say_who_is_at_work()
             expert.load(self)
         return expert
+
+    def _say_who_is_at_work(self) -> None:
+        name = "high" if self.active is self.high else "low"
+        numbers = [number for number, step in enumerate(self.plan.steps, 1) if step.high is (name == "high")]
+        if numbers:  # not those of a sampler that asks for noise levels of its own
+            show_now(f"{name}-noise expert: steps {numbers[0]} to {numbers[-1]} of {len(self.plan.steps)}", self.plan.describe())
 
     def _deactivate(self) -> None:
         if self.active is not None:

@@ -16,6 +16,7 @@ from ..engine.lora.report import describe
 from ..engine.lora.routing import LoraChoice, Route, other_expert, routes
 from ..engine.model_files import missing_file
 from .memory import Model
+from .messages import counted
 
 MODEL_PREFIX = "diffusion_model."
 Patch = Any  # a weight adapter, or ("diff", (tensor,))
@@ -37,7 +38,7 @@ def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model
     routed, warnings = _route(choices, library)
     strengths: dict[str, list[tuple[float, dict[str, Patch]]]] = {"high": [], "low": []}
     lines = []
-    for route in routed:
+    for route in counted(routed):
         form = library.form(route.name, route.expert)
         part = form.for_expert(route.expert)
         if part is None:

@@ -1,10 +1,31 @@
 """What the user reads while a graph runs: the log and the text on a node."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
+import comfy.utils
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+T = TypeVar("T")
 log = logging.getLogger("wan22")
+
+
+def counted(items: Sequence[T]) -> Iterator[T]:
+    """The items one by one, with a bar on the running node."""
+    bar = comfy.utils.ProgressBar(len(items))
+    for done, item in enumerate(items):
+        bar.update_absolute(done)
+        yield item
+    bar.update_absolute(len(items))
+
+
+def show_now(text: str, rest: str) -> None:
+    """What happens from now on, in the log, and on the running node before the rest of what it says."""
+    log.info("[Wan 2.2] %s", text)
+    running = get_executing_context()
+    show(running.node_id if running else None, f"{text}. {rest}")
 
 
 def warn(node_id: str | None, text: str) -> None:

@@ -1,0 +1,54 @@
+"""Every stage of a run advances a bar on its node, and the sampler says which expert is at work."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import workflows
+from comfyui import ComfyUI, Prompt
+
+Build = Callable[..., Prompt]
+STAGES = ("Wan22ExpertLoader", "Wan22TextEncode", "Wan22Sampler", "Wan22SaveVideo")
+
+
+@pytest.fixture(scope="module")
+def run(server: ComfyUI, object_info: dict[str, Any]) -> Iterator[tuple[Prompt, list[tuple[str, dict[str, Any]]]]]:
+    """A prompt nobody ran before, and what the server said meanwhile."""
+    prompt = workflows.to_prompt(workflows.shipped("lora_pair"), object_info)
+    changes = {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "steps": 4, "seed": 77, "model": "rife", "prompt": "progress",
+               "weight_dtype": "fp8_e5m2"}
+    for node in prompt.values():
+        node["inputs"].update({name: value for name, value in changes.items() if name in node["inputs"]})
+    said_before = len(server.log())
+    listening = server.events()
+    prompt_id, heard = server.queue(prompt), []
+    for kind, data in listening:
+        heard.append((kind, data))
+        if kind == "execution_success" and data["prompt_id"] == prompt_id:
+            break
+        assert kind != "execution_error", data
+    yield prompt, [*heard, ("log", {"text": server.log()[said_before:]})]
+
+
+@pytest.mark.parametrize("class_type", [*STAGES, "Wan22ApplyLoRAs"])
+def test_every_stage_advances_a_bar_to_its_end(run: tuple[Prompt, list[Any]], class_type: str) -> None:
+    prompt, heard = run
+    (node,) = workflows.nodes_of(prompt, class_type)
+    bars = [(data["value"], data["max"]) for kind, data in heard if kind == "progress" and data["node"] == node]
+    assert len(bars) >= 2
+    assert [value for value, _ in bars] == sorted(value for value, _ in bars)
+    assert bars[-1][0] == bars[-1][1]
+
+
+def test_frames_are_counted_while_they_are_decoded_interpolated_and_written(run: tuple[Prompt, list[Any]]) -> None:
+    prompt, heard = run
+    (node,) = workflows.nodes_of(prompt, "Wan22SaveVideo")
+    assert {data["max"] for kind, data in heard if kind == "progress" and data["node"] == node} == {33}
+
+
+def test_the_sampler_says_which_expert_is_at_work(run: tuple[Prompt, list[Any]]) -> None:
+    prompt, heard = run
+    (log,) = (data["text"] for kind, data in heard if kind == "log")
+    lines = [line.removeprefix("[Wan 2.2] ") for line in log.splitlines() if "-noise expert: steps" in line]
+    assert lines == ["high-noise expert: steps 1 to 2 of 4", "low-noise expert: steps 3 to 4 of 4"]
