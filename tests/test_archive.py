@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -56,6 +57,13 @@ def empty(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         file.extractall(base / "custom_nodes" / FOLDER)
     with ComfyUI(base) as running:
         yield running
+
+
+def test_the_registrys_own_check_passes() -> None:
+    checked = subprocess.run([sys.executable, "-m", "comfy_cli", "--skip-prompt", "--no-enable-telemetry", "node", "validate"], cwd=ROOT,
+                             capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "warning" not in checked.stdout.lower()
 
 
 def files_below(folder: Path) -> list[Path]:
