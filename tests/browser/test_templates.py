@@ -16,9 +16,14 @@ SEED = "app.graph.nodes[0].widgets.find(widget => widget.name.endsWith('seed')).
 SMALL = {"resolution": "480p", "num_frames": 17, "num_inference_steps": 2, "interpolator_model": "rife", "prompt": "a fox"}
 
 
+@pytest.fixture(autouse=True)
+def idle(server: ComfyUI) -> None:
+    server.post("/queue", {"clear": True})
+
+
 def open_templates(page: Page) -> None:
     page.get_by_text("Templates", exact=True).first.click()
-    page.locator(".p-dialog").get_by_text(PACK_FOLDER, exact=True).first.click()
+    page.get_by_role("dialog").get_by_text(PACK_FOLDER, exact=True).first.click()
 
 
 def open_template(page: Page, name: str) -> None:
@@ -36,12 +41,13 @@ def test_every_workflow_opens_from_the_template_browser_and_stays_itself(canvas:
     for path in FILES:
         open_template(canvas, path.stem)
         assert canvas.evaluate(BROKEN_NODES) == 0, path.stem
-        assert canvas.locator(".p-dialog").count() == 0, path.stem
+        assert canvas.get_by_role("dialog").count() == 0, path.stem
         screenshot(canvas, f"{path.stem}_{request.node.callspec.id}")
         shipped = workflows.shipped(path.stem)
         assert sent_prompt(canvas) == workflows.to_prompt(shipped, object_info)
         saved = canvas.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
-        assert widget_values(saved) == widget_values(shipped)
+        for node_id, values in widget_values(shipped).items():
+            assert widget_values(saved)[node_id][: len(values)] == values  # core's nodes grow widgets
         assert sorted(saved["links"]) == sorted(shipped["links"])
 
 
@@ -66,8 +72,10 @@ def put_down_blueprint(page: Page) -> None:
     page.evaluate("() => app.graph.clear()")
     page.keyboard.press("n")
     page.locator("input[placeholder*='Search']").first.fill("Wan 2.2 Text to Video")
-    page.locator(".node-tree-leaf, .p-tree-node-content").filter(has_text="Wan 2.2 Text to Video").last.click()
+    page.get_by_text("Wan 2.2 Text to Video", exact=True).last.click()
+    page.wait_for_timeout(500)
     page.mouse.move(900, 400)
+    page.wait_for_timeout(500)
     page.mouse.click(900, 400)
     wait_for_nodes(page, 1)
     page.wait_for_timeout(500)
@@ -89,14 +97,9 @@ def test_the_blueprint_runs_as_one_node(canvas: Page, server: ComfyUI) -> None:
 
 def test_another_seed_is_drawn_after_each_run_of_the_blueprint(page: Page, server: ComfyUI) -> None:
     put_down_blueprint(page)
-    assert sent_prompt(page)["1:9"]["inputs"]["seed"] == 0
+    assert workflows.node_of(sent_prompt(page), "Wan22Sampler")["seed"] == 0
     page.evaluate("() => app.queuePrompt(0)")
     page.wait_for_function(f"() => {SEED} !== 0")
     server.post("/interrupt")
     server.post("/queue", {"clear": True})
-    assert sent_prompt(page)["1:9"]["inputs"]["seed"] == page.evaluate(f"() => {SEED}")
-
-
-@pytest.fixture(autouse=True)
-def idle(server: ComfyUI) -> None:
-    server.post("/queue", {"clear": True})
+    assert workflows.node_of(sent_prompt(page), "Wan22Sampler")["seed"] == page.evaluate(f"() => {SEED}")
