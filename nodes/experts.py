@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .engine.pairs import likely_expert, swapped_names_warning
+from .engine.pairs import likely_pair, swapped_names_warning
 from .host import messages, models
 from .widgets import CATEGORY, found_by, verdict
 
@@ -11,6 +11,7 @@ class Wan22ExpertLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = models.model_names("diffusion_models")
+        high, low = likely_pair(files)
         return io.Schema(
             node_id="Wan22ExpertLoader",
             display_name="Wan 2.2 Expert Loader",
@@ -19,9 +20,9 @@ class Wan22ExpertLoader(io.ComfyNode):
             description="Loads the high-noise and the low-noise expert of Wan 2.2 T2V A14B. Both stay in ComfyUI's memory management: "
                         "the one that is not sampling may leave the GPU.",
             inputs=[
-                io.Combo.Input("high_noise_model", options=files, default=likely_expert(files, "high"),
+                io.Combo.Input("high_noise_model", options=files, default=high,
                                tooltip="The expert for motion and layout: its file name says high_noise."),
-                io.Combo.Input("low_noise_model", options=files, default=likely_expert(files, "low"),
+                io.Combo.Input("low_noise_model", options=files, default=low,
                                tooltip="The expert for detail: its file name says low_noise."),
                 io.Combo.Input("weight_dtype", options=list(models.WEIGHT_DTYPES), default="default",
                                tooltip="default keeps the type of the file. fp8 halves the memory of fp16 files; "

@@ -1,5 +1,6 @@
-// Listening to a node, and for as long as it is in a graph, without taking the place of whoever listens already.
+// Listening to nodes without taking the place of whoever listens already, and without keeping a node that left.
 import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
 
 // Calls `after` with the same arguments whenever object[name] has been called.
 export function chain(object, name, after) {
@@ -11,7 +12,16 @@ export function chain(object, name, after) {
   };
 }
 
-export function whileInGraph(node, event, listener) {
-  chain(node, "onAdded", () => api.addEventListener(event, listener));
-  chain(node, "onRemoved", () => api.removeEventListener(event, listener));
+function* nodesOf(graph) {
+  for (const node of graph?.nodes ?? []) {
+    yield node;
+    if (node.subgraph) yield* nodesOf(node.subgraph);
+  }
+}
+
+// Calls `listener` with each node of the open workflow, those in subgraphs too, when the event comes: one registration for all of them.
+export function forEachNodeOn(event, listener) {
+  api.addEventListener(event, () => {
+    for (const node of nodesOf(app.rootGraph ?? app.graph)) listener(node);
+  });
 }

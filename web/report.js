@@ -1,6 +1,6 @@
 // Room for the text that ComfyUI puts on a node while it runs: on the classic canvas its box is two lines high, whatever it says.
 import { app } from "../../scripts/app.js";
-import { whileInGraph } from "./node_events.js";
+import { forEachNodeOn } from "./node_events.js";
 
 const TEXT = "$$node-text-preview"; // the front end's name of that box
 const WIDTH = 360; // of a new node with much to say
@@ -21,11 +21,18 @@ function makeRoom(node) {
   node.setDirtyCanvas(true, true);
 }
 
+function isOurs(node) {
+  return node.comfyClass?.startsWith("Wan22");
+}
+
 app.registerExtension({
   name: "Wan22.Report",
+  setup() {
+    forEachNodeOn("progress_text", (node) => {
+      if (isOurs(node)) requestAnimationFrame(() => makeRoom(node)); // by then the box is there
+    });
+  },
   nodeCreated(node) {
-    if (!node.comfyClass?.startsWith("Wan22")) return;
-    whileInGraph(node, "progress_text", () => requestAnimationFrame(() => makeRoom(node))); // by then the box is there
     if (WIDE.includes(node.comfyClass)) node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   },
 });

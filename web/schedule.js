@@ -1,12 +1,13 @@
 // Wan 2.2 Sampler shows its schedule before it runs. The server plans it with the code that samples; this script asks and draws.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { chain, whileInGraph } from "./node_events.js";
+import { chain, forEachNodeOn } from "./node_events.js";
 import { HEIGHT, SchedulePlot } from "./schedule_plot.js";
 
 const SETTINGS = ["steps", "guidance_scale", "guidance_scale_2", "shift", "solver", "acceleration", "boundary", "denoise"];
 const GAP = 6; // pixels below the plot
 const DELAY = 150; // milliseconds without a change
+const previews = new WeakMap(); // of each sampler
 
 // The value that will run: the widget's own, or that of a primitive node linked to it; undefined for any other link.
 function valueOf(node, name) {
@@ -18,8 +19,9 @@ function valueOf(node, name) {
 
 async function ask(values) {
   const response = await api.fetchApi(`/wan22/schedule?${new URLSearchParams(values)}`);
-  const answer = await response.json();
-  return response.ok ? answer : Promise.reject(new Error(answer.error));
+  if (response.ok) return response.json();
+  const answer = await response.json().catch(() => ({}));
+  throw new Error(answer.error ?? "The server does not know the schedule: restart ComfyUI.");
 }
 
 class Preview {
@@ -35,6 +37,7 @@ class Preview {
   };
 
   async update() {
+    this.takePlace();
     const values = SETTINGS.map((name) => [name, valueOf(this.node, name)]);
     const asked = JSON.stringify(values);
     if (asked === this.asked) return;
@@ -45,8 +48,16 @@ class Preview {
       const plan = await ask(values);
       if (this.asked === asked) this.plot.show(plan);
     } catch (error) {
-      if (this.asked === asked) this.plot.say(error.message);
+      if (this.asked !== asked) return;
+      this.asked = "";
+      this.plot.say(error.message);
     }
+  }
+
+  // After an undo, Nodes 2.0 goes on showing the element of the node that was replaced.
+  takePlace() {
+    if (this.plot.element.isConnected) return;
+    document.querySelector(`[data-node-id="${this.node.id}"] .wan22-schedule`)?.replaceWith(this.plot.element);
   }
 }
 
@@ -62,14 +73,17 @@ function leaveNoGap(saved) {
 
 app.registerExtension({
   name: "Wan22.Schedule",
+  setup() {
+    forEachNodeOn("graphChanged", (node) => previews.get(node)?.soon());
+  },
   nodeCreated(node) {
     if (node.comfyClass !== "Wan22Sampler") return;
     const preview = new Preview(node);
+    previews.set(node, preview);
     node.widgets.filter((widget) => SETTINGS.includes(widget.name)).forEach((widget) => chain(widget, "callback", preview.soon));
     chain(node, "onConfigure", preview.soon);
     chain(node, "onConnectionsChange", preview.soon);
     chain(node, "onSerialize", leaveNoGap);
-    whileInGraph(node, "graphChanged", preview.soon);
     preview.plot.element.addEventListener("wheel", zoomOverIt);
     const widget = node.addDOMWidget("schedule_plot", "schedule_plot", preview.plot.element, {
       serialize: false,

@@ -13,7 +13,9 @@ log = logging.getLogger("wan22")
 
 
 def counted(items: Sequence[T]) -> Iterator[T]:
-    """The items one by one, with a bar on the running node."""
+    """The items one by one, with a bar on the running node; none for no items."""
+    if not items:
+        return
     bar = comfy.utils.ProgressBar(len(items))
     for done, item in enumerate(items):
         bar.update_absolute(done)

@@ -56,6 +56,31 @@ def test_the_plot_shows_the_schedule_and_follows_the_widgets(text_to_video: Page
     expect_bars(text_to_video, 4, 0)
 
 
+def test_after_an_undo_the_plot_is_that_of_the_restored_widgets(text_to_video: Page) -> None:
+    expect_bars(text_to_video, 12, 15)
+    text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 8])
+    expect_bars(text_to_video, 4, 4)
+    text_to_video.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    text_to_video.evaluate("async () => await app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
+    expect_bars(text_to_video, 12, 15)
+    text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 4])
+    expect_bars(text_to_video, 2, 2)
+
+
+def test_no_listener_is_left_behind(page: Page) -> None:
+    page.evaluate("""() => {
+        window.listening = 0
+        const listen = app.api.addEventListener
+        app.api.addEventListener = function (event, ...rest) {
+            if (event === 'progress_text' || event === 'graphChanged') window.listening += 1
+            return listen.call(this, event, ...rest)
+        }
+    }""")
+    for _ in range(3):
+        open_workflow(page, workflows.shipped("text_to_video"))
+    assert page.evaluate("() => window.listening") == 0
+
+
 def test_the_plot_keeps_off_its_neighbours(text_to_video: Page) -> None:
     expect_bars(text_to_video, 12, 15)
     assert text_to_video.evaluate(OVERLAPPING) == []

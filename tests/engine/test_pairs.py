@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.pairs import expert_in_name, likely_expert, swapped_names_warning
+from engine.pairs import expert_in_name, likely_pair, swapped_names_warning
 
 
 @pytest.mark.parametrize(("name", "expert"), [
@@ -24,13 +24,16 @@ def test_names(name: str, expert: str | None) -> None:
 
 
 @pytest.mark.parametrize(("files", "high", "low"), [
-    (["flux.safetensors", "wan2.2_i2v_high_noise.safetensors", "wan2.2_i2v_low_noise.safetensors", "wan2.2_t2v_high_noise.safetensors"],
-     "wan2.2_t2v_high_noise.safetensors", "wan2.2_i2v_low_noise.safetensors"),
+    (["flux.safetensors", "wan2.2_i2v_high.safetensors", "wan2.2_i2v_low.safetensors", "wan2.2_t2v_high.safetensors", "wan2.2_t2v_low.safetensors"],
+     "wan2.2_t2v_high.safetensors", "wan2.2_t2v_low.safetensors"),
+    (["wan2.2_i2v_high.safetensors", "wan2.2_i2v_low.safetensors", "wan2.2_t2v_high.safetensors"],
+     "wan2.2_i2v_high.safetensors", "wan2.2_i2v_low.safetensors"),
+    (["a_low.safetensors", "b_high.safetensors"], "b_high.safetensors", "a_low.safetensors"),
     (["flux.safetensors"], None, None),
     ([], None, None),
 ])
-def test_a_new_loader_begins_with_the_likely_files(files: list[str], high: str | None, low: str | None) -> None:
-    assert (likely_expert(files, "high"), likely_expert(files, "low")) == (high, low)
+def test_a_new_loader_begins_with_the_likely_pair(files: list[str], high: str | None, low: str | None) -> None:
+    assert likely_pair(files) == (high, low)
 
 
 def test_only_swapped_names_are_warned_about() -> None:
