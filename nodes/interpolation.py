@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .engine.interpolation.stream import MOST_NEW_FRAMES, SCENE_CUT
-from .host import interpolation
+from .host import interpolation, messages
 from .sockets import AnyInterpolatorModel, InterpolatorModel
 from .widgets import CATEGORY, advanced, found_by, verdict
 
@@ -29,8 +29,12 @@ class Wan22InterpolatorLoader(io.ComfyNode):
         return verdict(interpolation.check_interpolator_choice, model)
 
     @classmethod
+    def fingerprint_inputs(cls, model: str | None = None) -> str:
+        return interpolation.file_chosen_by(model) if model else ""
+
+    @classmethod
     def execute(cls, model: str) -> io.NodeOutput:
-        return io.NodeOutput(interpolation.load_interpolator(model))
+        return io.NodeOutput(*(interpolation.load_interpolator(name) for name in messages.counted((model,))))
 
 
 class Wan22Interpolate(io.ComfyNode):

@@ -30,7 +30,7 @@ class Wan22TextEncoderLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, text_encoder: str, device: str) -> io.NodeOutput:
-        return io.NodeOutput(models.load_text_encoder(text_encoder, device))
+        return io.NodeOutput(*(models.load_text_encoder(name, device) for name in messages.counted((text_encoder,))))
 
 
 class Wan22TextEncode(io.ComfyNode):

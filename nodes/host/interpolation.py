@@ -49,6 +49,11 @@ def interpolator_path(name: str) -> Path:
     return model_path(FOLDER, OFFICIAL[name] if OFFICIAL[name] in there or not named else named[0])
 
 
+def file_chosen_by(name: str) -> str:
+    """Which file "film" and "rife" stand for now, empty for none: another one is another network."""
+    return "" if name == NONE else str(interpolator_path(name))
+
+
 def check_interpolator_choice(name: str) -> None:
     """ValueError unless it is "none", or the file is there and holds a RIFE or FILM network."""
     if name == NONE:

@@ -186,6 +186,7 @@ def test_a_file_of_another_name_is_taken_and_a_missing_one_named(host: Any, mode
             host.check_interpolator_choice("film")
         away.rename(renamed)
         assert host.interpolator_path("film") == renamed
+        assert host.file_chosen_by("film") == str(renamed)
     finally:
         (renamed if renamed.exists() else away).rename(folder / tiny_weights.FILM)
 
