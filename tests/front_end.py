@@ -1,5 +1,7 @@
 """What tests do in the real front end: open a workflow, see what it would send, take a picture."""
 
+from typing import Any
+
 from playwright.sync_api import Page
 
 import workflows
@@ -15,6 +17,12 @@ def open_workflow(page: Page, workflow: workflows.Workflow) -> None:
 
 def wait_for_nodes(page: Page, count: int) -> None:
     page.wait_for_function("count => app.graph.nodes.length === count", arg=count)
+
+
+def set_widgets(page: Page, values: dict[str, Any]) -> None:
+    page.evaluate("""values => app.graph.nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
+        if (widget.name in values) widget.value = values[widget.name]
+    })""", values)
 
 
 def sent_prompt(page: Page) -> Prompt:

@@ -39,9 +39,8 @@ def likely_pair(files: Sequence[str]) -> tuple[str | None, str | None]:
     """The first high-noise file, text-to-video before others, and its low-noise partner; None for what is not there."""
     high, low = ([file for file in files if expert_in_name(file) == expert] for expert in ("high", "low"))
     pairs = [(one, other) for one in high for other in low if without_expert(one) == without_expert(other)]
-    for one, other in sorted(pairs, key=lambda pair: "t2v" not in _file_name(pair[0]).lower()):
-        return one, other
-    return next(iter(high), None), next(iter(low), None)
+    alone = next(iter(high), None), next(iter(low), None)
+    return min(pairs, key=lambda pair: "t2v" not in _file_name(pair[0]).lower(), default=alone)
 
 
 def swapped_names_warning(high_noise_model: str, low_noise_model: str) -> str | None:

@@ -6,11 +6,8 @@ from playwright.sync_api import Page
 import videos
 import workflows
 from comfyui import ComfyUI, Prompt
-from front_end import open_workflow, screenshot, sent_prompt, wait_for_nodes
+from front_end import open_workflow, screenshot, sent_prompt, set_widgets, wait_for_nodes
 
-SET_WIDGETS = """changes => app.graph.nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
-    if (widget.name in changes) widget.value = changes[widget.name]
-})"""
 DROP_FILE = """async url => {
     const transfer = new DataTransfer()
     transfer.items.add(new File([await (await fetch(url)).blob()], 'clip.mp4', {type: 'video/mp4'}))
@@ -34,8 +31,8 @@ def test_run_plays_the_video_on_the_node(canvas: Page, server: ComfyUI, request:
     workflow = workflows.shipped("text_to_video")
     open_workflow(canvas, workflow)
     folder = f"browser_{request.node.callspec.id}"
-    canvas.evaluate(SET_WIDGETS, {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "steps": 2,
-                                  "filename_prefix": f"{folder}/clip"})
+    set_widgets(canvas, {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "steps": 2,
+                         "filename_prefix": f"{folder}/clip"})
     before = without_seed(sent_prompt(canvas))
     canvas.evaluate("() => window.app.queuePrompt(0)")
     video = canvas.locator("video").first

@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 import videos
 import workflows
 from comfyui import PACK_FOLDER, ComfyUI
-from front_end import screenshot, sent_prompt, wait_for_nodes
+from front_end import screenshot, sent_prompt, set_widgets, wait_for_nodes
 
 FILES = workflows.workflow_files()
 BROKEN_NODES = "() => app.graph.nodes.filter(node => node.has_errors || !node.constructor.nodeData && !node.isVirtualNode && !node.subgraph).length"
@@ -25,12 +25,6 @@ SMALL = {"resolution": "480p", "num_frames": 17, "num_inference_steps": 2, "inte
 @pytest.fixture(autouse=True)
 def idle(server: ComfyUI) -> None:
     server.post("/queue", {"clear": True})
-
-
-def set_widgets(page: Page, values: dict[str, Any]) -> None:
-    page.evaluate("""values => app.graph.nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
-        if (widget.name in values) widget.value = values[widget.name]
-    })""", values)
 
 
 def open_templates(page: Page) -> None:
