@@ -54,6 +54,12 @@ def node_of(prompt: Prompt, class_type: str) -> dict[str, Any]:
     return prompt[node_id]["inputs"]
 
 
+def repeatably_coded(prompt: Prompt) -> Prompt:
+    """The same prompt saving ProRes, which is the same file for the same frames: x264 looks ahead at random on processors with AVX-512."""
+    node_of(prompt, "Wan22SaveVideo").update(codec="prores", video_quality="maximum")
+    return prompt
+
+
 def with_loras(prompt: Prompt, loras: list[tuple[str, float]]) -> Prompt:
     """The prompt with a stack of LoRAs, as (file, scale), between the expert loader and the sampler."""
     if not loras:

@@ -46,7 +46,7 @@ def with_stack(prompt: Prompt, *stack: tuple[str, str, float]) -> Prompt:
 
 
 def run(server: ComfyUI, prompt: Prompt) -> tuple[np.ndarray, str]:
-    outputs = server.run(prompt)
+    outputs = server.run(workflows.repeatably_coded(prompt))
     report = outputs.get("report", {}).get("text", [""])[0]
     (path,) = server.saved_videos({key: value for key, value in outputs.items() if key != "report"})
     return videos.pixels(path), report
