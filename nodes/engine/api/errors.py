@@ -1,0 +1,182 @@
+"""What the HTTP API answers when it cannot give a video: fal's two forms of error, one class per thing a caller might catch.
+
+A model error is `{"detail": [{"loc", "msg", "type", "url", "ctx"?, "input"?}]}` (https://fal.ai/docs/documentation/model-apis/errors), an
+infrastructure error `{"detail": text, "error_type": ...}` (https://fal.ai/docs/documentation/model-apis/request-errors). No status is 408, 409 or
+429: fal's clients would ask again up to ten times.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+ERRORS_URL = "https://docs.fal.ai/errors"
+MAX_DETAILS = 100  # every field of a request and of its LoRAs can be wrong; a million wrong LoRAs are one mistake
+MAX_ECHO_BYTES = 1024  # of JSON; a client that sent more still knows what it was
+FLAGGED = "The content could not be processed because it contained material flagged by a content checker."
+ABSENT = object()
+
+
+class ApiError(Exception, ABC):
+    """Something that an HTTP client is told with `status`, `body()` and `headers()`."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+    @abstractmethod
+    def body(self) -> dict[str, Any]:
+        """The answer as JSON: nothing in it that `json.dumps` or UTF-8 refuses."""
+
+    def headers(self) -> dict[str, str]:
+        return {"X-Fal-Retryable": "false"}
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One entry of a model error: where in the request, what is wrong, and the name by which a program knows it."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+    type: str
+    input: object = ABSENT
+    ctx: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "loc": [_echo(step) for step in self.loc], "msg": _echo(self.msg), "type": self.type, "url": f"{ERRORS_URL}#{self.type}"}
+        if self.ctx:
+            entry["ctx"] = {name: _echo(value) for name, value in self.ctx.items()}
+        return entry if self.input is ABSENT else {**entry, "input": _echo(self.input)}
+
+
+class InvalidRequest(ApiError):
+    """The request is not what the endpoint takes: 422 with every reason found."""
+
+    def __init__(self, details: Sequence[Detail]) -> None:
+        super().__init__(422, "; ".join(f"{'.'.join(map(str, detail.loc))}: {detail.msg}" for detail in details))
+        self.details = tuple(details)
+
+    @classmethod
+    def of(cls, error: ValidationError) -> "InvalidRequest":
+        """What pydantic found in the body."""
+        return cls([Detail(("body", *entry["loc"]), entry["msg"], entry["type"], entry["input"], entry.get("ctx", {}))
+                    for entry in error.errors(include_url=False)[:MAX_DETAILS]])
+
+    def body(self) -> dict[str, Any]:
+        return {"detail": [detail.as_json() for detail in self.details]}
+
+
+class ContentPolicyViolation(InvalidRequest):
+    """A safety check said no to the prompt, or to the video made from it; `reason` says which check, what it found and its threshold."""
+
+    def __init__(self, prompt: str, reason: str = "") -> None:
+        super().__init__([Detail(("body", "prompt"), f"{FLAGGED} {reason}".rstrip(), "content_policy_violation", prompt)])
+
+
+class InfrastructureError(ApiError):
+    """The request never reached the model, or the model broke; `error_type` is fal's name where fal has one."""
+
+    def __init__(self, status: int, text: str, error_type: str) -> None:
+        super().__init__(status, text)
+        self.text, self.error_type = text, error_type
+
+    def body(self) -> dict[str, Any]:
+        return {"detail": _echo(self.text), "error_type": self.error_type}
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "X-Fal-Error-Type": self.error_type}
+
+
+class StillInProgress(InfrastructureError):
+    """The result was asked for before there is one."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "Request is still in progress. Ask its status_url until it is COMPLETED.", "bad_request")
+
+
+class Unauthorized(InfrastructureError):
+    """The key is missing or another one."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "Authentication is required: send the server's key in the header 'Authorization: Key <key>'.", "unauthorized")
+
+
+class NotFound(InfrastructureError):
+    """`what` does not exist here: a request, a path."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(404, f"{what} was not found.", "not_found")
+
+
+class PayloadTooLarge(InfrastructureError):
+    """The body is longer than is read; `limit` in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"The body is longer than {limit} bytes. Give files as URLs or paths, never inside the request.", "payload_too_large")
+
+
+class Cancelled(InfrastructureError):
+    """The job was cancelled or interrupted: fal's status for it, which no client asks again for."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "The request was cancelled before its video was complete.", "client_cancelled")
+
+
+class InternalError(InfrastructureError):
+    """The job or the server failed; `text` says how."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(500, text, "internal_error")
+
+
+class Restarted(InfrastructureError):
+    """The server stopped while the job waited or ran. Not fal's 503: the job stays lost, so asking again is of no use."""
+
+    def __init__(self) -> None:
+        super().__init__(500, "ComfyUI was restarted before the video was complete. Send the request again.", "runner_disconnected")
+
+
+class QueueFull(InfrastructureError):
+    """As many jobs wait as may; the one error that passes by itself."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(503, f"{limit} requests wait already, and no more are taken. Send it again later.", "runner_scheduling_failure")
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "X-Fal-Retryable": "true"}
+
+
+class ModelsMissing(InfrastructureError):
+    """Files that the job needs are not in ComfyUI's folders; `text` names them and where they come from."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(503, text, "models_missing")
+
+
+def _echo(value: Any) -> Any:
+    """`value` where JSON, UTF-8 and MAX_ECHO_BYTES can hold it, else a text that says what it was."""
+    if isinstance(value, BaseException):
+        value = str(value)
+    try:
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return _described(value)
+    return value if len(encoded) <= MAX_ECHO_BYTES else _cut(value if isinstance(value, str) else encoded.decode())
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, str):
+        return _cut(value.encode("ascii", "backslashreplace").decode())
+    try:
+        return _cut(json.dumps(value, default=str))
+    except (TypeError, ValueError, RecursionError):
+        return f"<{type(value).__name__}>"
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= MAX_ECHO_BYTES else encoded[:MAX_ECHO_BYTES // 2].decode(errors="ignore") + "..."

@@ -1,0 +1,128 @@
+"""The request and the answer of fal-ai/wan/v2.2-a14b/text-to-video/lora: its names, defaults and ranges, and a few limits of our own."""
+
+import json
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from .errors import Detail, InvalidRequest
+
+APP = "fal-ai/wan"
+ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
+
+MAX_PROMPT_LENGTH = 10_000  # characters; the text encoder reads 512 tokens, and the safety checks all of it
+MAX_LORAS = 16  # each is read from disk or downloaded, and patched into 14 billion weights
+MAX_BODY_BYTES = 256 * 1024  # both prompts in any script and all LoRAs with long URLs take less
+MAX_SEED = 2**64 - 1  # ComfyUI's
+
+
+def _sendable(text: str) -> str:
+    """Refuses what JSON and pydantic let through, and tokenizers, file names and UTF-8 do not."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise PydanticCustomError("string_unicode", "Input should be Unicode text without NUL characters and unpaired surrogates")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_sendable)]
+
+
+class _Model(BaseModel):
+    """Lax as the hosted endpoint, which runs on FastAPI: "81" and 81.0 are 81, "true" and 1 are true, unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, extra="ignore")
+
+
+class LoRAWeight(_Model):
+    """A LoRA and the expert that it is for."""
+
+    path: Text = Field(description="A URL, a Hugging Face repository, or a path to the LoRA's weights.")
+    weight_name: Text | None = Field(None, description="The file's name, where the path is a Hugging Face repository with several.")
+    scale: float = Field(1.0, ge=0, le=4, description="How strongly the LoRA acts: 0 not at all, 1 as it was trained.")
+    transformer: Literal["high", "low", "both"] = Field(
+        "high", description="The transformer that gets the LoRA: 'high' (high noise, the first steps), 'low' (low noise, the last steps), or 'both'.")
+
+
+class TextToVideoInput(_Model):
+    """What to make. Only the prompt is required."""
+
+    prompt: Text = Field(max_length=MAX_PROMPT_LENGTH, description="What the video shows.", examples=["A lighthouse in a storm."])
+    negative_prompt: Text = Field("", max_length=MAX_PROMPT_LENGTH, description="What the video must not show.")
+    num_frames: int = Field(81, ge=17, le=161, description="Frames that the model makes, before interpolation.")
+    frames_per_second: int = Field(16, ge=4, le=60, description="Frame rate of the video, before interpolation.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed and request give the same video. Random where null or left out.")
+    resolution: Literal["480p", "580p", "720p"] = Field("720p", description="Size of the video; its sides follow from aspect_ratio.")
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = Field("16:9", description="Width to height.")
+    num_inference_steps: int = Field(27, ge=2, le=40, description="Denoising steps of both transformers together. More take longer and look better.")
+    enable_safety_checker: bool = Field(False, description="Check the prompt before anything is made.")
+    enable_output_safety_checker: bool = Field(False, description="Check the video before it is given out.")
+    enable_prompt_expansion: bool = Field(False, description="Let a language model add detail to the prompt.")
+    acceleration: Literal["none", "regular"] = Field("regular", description="'regular' leaves out steps that change little; 'none' computes all.")
+    guidance_scale: float = Field(3.5, ge=1, le=10, description="How closely the high-noise steps follow the prompt.")
+    guidance_scale_2: float = Field(4.0, ge=1, le=10, description="How closely the low-noise steps follow the prompt.")
+    shift: float = Field(5.0, ge=1, le=10, description="Moves the steps towards high noise: above 1, more of them decide on composition and motion.")
+    interpolator_model: Literal["none", "film", "rife"] = Field("film", description="What makes frames between frames; 'none' makes none.")
+    num_interpolated_frames: int = Field(1, ge=0, le=4, description="Frames to add between each two.")
+    adjust_fps_for_interpolation: bool = Field(
+        True, description="Multiply the frame rate as interpolation multiplies frames, so that the video lasts as long; otherwise it plays slower.")
+    video_quality: Literal["low", "medium", "high", "maximum"] = Field("high", description="Quality of the file: higher makes it larger.")
+    video_write_mode: Literal["fast", "balanced", "small"] = Field("balanced", description="Whether to write the file quickly or to make it small.")
+    loras: list[LoRAWeight] = Field([], max_length=MAX_LORAS, description="LoRAs to apply, each to one transformer or both.")
+    reverse_video: bool = Field(False, description="Play the video backwards.")
+
+
+class VideoFile(_Model):
+    """A file that can be downloaded."""
+
+    url: str = Field(description="Where to download it.")
+    content_type: str | None = Field(None, description="Its media type.", examples=["video/mp4"])
+    file_name: str | None = Field(None, description="Its name.")
+    file_size: int | None = Field(None, ge=0, description="Its size in bytes.")
+
+
+class TextToVideoOutput(_Model):
+    """What was made, and what it was made from."""
+
+    video: VideoFile = Field(description="The video.")
+    prompt: str = Field("", description="The prompt that was used, after expansion.")
+    seed: int = Field(description="The seed that was used.")
+
+
+def parse(body: bytes) -> TextToVideoInput:
+    """The request in an HTTP body; InvalidRequest for whatever is not one."""
+    if len(body) > MAX_BODY_BYTES:
+        raise _refused(f"The body has {len(body)} bytes; at most {MAX_BODY_BYTES} are read. Give files as URLs or paths.", "bytes_too_long")
+    given = _decoded(body)
+    if not isinstance(given, dict):
+        raise _refused('The body should be a JSON object, such as {"prompt": "..."}', "model_attributes_type", input=given)
+    try:
+        return TextToVideoInput.model_validate(given)
+    except ValidationError as error:
+        raise InvalidRequest.of(error) from error
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        raise _refused(f"The body should be UTF-8; the byte at {error.start} is not", "json_invalid") from error
+    except json.JSONDecodeError as error:
+        raise _refused(f"JSON decode error at character {error.pos}: {error.msg}", "json_invalid", error.pos, ctx={"error": error.msg}) from error
+    except ValueError as error:
+        raise _refused("The body holds a number of more digits than are read", "json_invalid") from error
+    except RecursionError as error:
+        raise _refused("The body is nested deeper than is read; the endpoint needs three levels", "json_invalid") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names differ: with two values for one name, either could be the one that was meant."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise _refused(f"The field {json.dumps(twice[:80])} occurs twice in one object; send it once", "json_invalid")
+    return fields
+
+
+def _refused(msg: str, kind: str, *place: int, **more: Any) -> InvalidRequest:
+    return InvalidRequest([Detail(("body", *place), msg, kind, **more)])
