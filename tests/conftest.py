@@ -1,5 +1,6 @@
 """Fixtures: tiny weights, a real ComfyUI server with the pack, and the shipped workflow made small."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import tiny_pretrained
 import tiny_weights
 import workflows
 from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, prepare_base
@@ -62,3 +64,15 @@ def small_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
         return prompt
 
     return build
+
+
+@pytest.fixture(scope="module")
+def helper_models(models: Path) -> Iterator[None]:
+    """Tiny models under the names of the language model and the classifier that the workflows choose."""
+    written = {models / "LLM" / "Qwen2.5-3B-Instruct": tiny_pretrained.write_language_model,
+               models / "safety" / "nsfw_image_detection": tiny_pretrained.write_picture_classifier}
+    for folder, write in written.items():
+        write(folder)
+    yield
+    for folder in written:
+        shutil.rmtree(folder)

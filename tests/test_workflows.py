@@ -1,16 +1,13 @@
 """The shipped workflows and the blueprint fit the nodes they use, and run."""
 
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tiny_pretrained
 import videos
 import workflows
 from comfyui import ROOT, ComfyUI
@@ -26,18 +23,6 @@ ENDPOINT = {"prompt": "", "negative_prompt": "", "num_frames": 81, "frames_per_s
 SMALL: dict[str, Any] = {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "length": 17, "steps": 2, "enabled": True,
          "when_unsafe": "blur"}
 FRAMES = {"core_template_mix": 17, "modular": 17}  # frames of the workflows that do not interpolate
-
-
-@pytest.fixture(scope="module")
-def helpers(models: Path) -> Iterator[None]:
-    """Tiny models under the names of the language model and the classifier that the workflows choose."""
-    written = {models / "LLM" / "Qwen2.5-3B-Instruct": tiny_pretrained.write_language_model,
-               models / "safety" / "nsfw_image_detection": tiny_pretrained.write_picture_classifier}
-    for folder, write in written.items():
-        write(folder)
-    yield
-    for folder in written:
-        shutil.rmtree(folder)
 
 
 def test_there_are_workflows() -> None:
@@ -84,7 +69,7 @@ def test_what_is_off_by_default_is_off(path: Path, object_info: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_comfy_workflow_validate_finds_nothing_wrong(path: Path, object_info: dict[str, Any], helpers: None, server: ComfyUI, tmp_path: Path) -> None:
+def test_comfy_workflow_validate_finds_nothing_wrong(path: Path, object_info: dict[str, Any], helper_models: None, server: ComfyUI, tmp_path: Path) -> None:
     info, prompt = tmp_path / "object_info.json", tmp_path / "prompt.json"
     info.write_text(json.dumps(server.object_info()), encoding="utf-8")  # with the helpers among the choices
     prompt.write_text(json.dumps(workflows.to_prompt(workflows.shipped(path.stem), object_info)), encoding="utf-8")
@@ -102,7 +87,7 @@ def validated(prompt: Path, info: Path) -> int:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_workflow_runs_with_everything_in_it_switched_on(path: Path, server: ComfyUI, object_info: dict[str, Any], helpers: None) -> None:
+def test_every_workflow_runs_with_everything_in_it_switched_on(path: Path, server: ComfyUI, object_info: dict[str, Any], helper_models: None) -> None:
     prompt = workflows.to_prompt(workflows.shipped(path.stem), object_info)
     for node in prompt.values():
         node["inputs"].update({name: value for name, value in SMALL.items() if name in node["inputs"]})

@@ -12,11 +12,9 @@ export function chain(object, name, after) {
   };
 }
 
-function* nodesOf(graph) {
-  for (const node of graph?.nodes ?? []) {
-    yield node;
-    if (node.subgraph) yield* nodesOf(node.subgraph);
-  }
+// The nodes of a graph and of its subgraphs.
+export function nodesOf(graph) {
+  return (graph?.nodes ?? []).flatMap((node) => [node, ...nodesOf(node.subgraph)]);
 }
 
 // Calls `listener` with each node of the open workflow, those in subgraphs too, when the event comes: one registration for all of them.

@@ -1,20 +1,26 @@
 // Wan 2.2 Sampler shows its schedule before it runs. The server plans it with the code that samples; this script asks and draws.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { chain, forEachNodeOn } from "./node_events.js";
+import { chain, forEachNodeOn, nodesOf } from "./node_events.js";
 import { HEIGHT, SchedulePlot } from "./schedule_plot.js";
 
 const SETTINGS = ["steps", "guidance_scale", "guidance_scale_2", "shift", "solver", "acceleration", "boundary", "denoise"];
+const SUBGRAPH_INPUT = -10; // the front end's id of what a subgraph's inputs come from
 const GAP = 6; // pixels below the plot
 const DELAY = 150; // milliseconds without a change
 const previews = new WeakMap(); // of each sampler
 
-// The value that will run: the widget's own, or that of a primitive node linked to it; undefined for any other link.
+// The value that will run: the widget's own, that of a primitive node linked to it, or that of the only node that stands for the subgraph;
+// undefined for any other link.
 function valueOf(node, name) {
   const slot = node.inputs?.findIndex((input) => input.widget?.name === name && input.link != null) ?? -1;
   if (slot < 0) return node.widgets.find((widget) => widget.name === name)?.value;
   const source = node.getInputNode(slot);
-  return source?.type?.startsWith("Primitive") ? source.widgets?.[0]?.value : undefined;
+  if (source?.type?.startsWith("Primitive")) return source.widgets?.[0]?.value;
+  const link = node.getInputLink(slot);
+  if (link?.origin_id !== SUBGRAPH_INPUT) return undefined;
+  const [outside, another] = nodesOf(app.rootGraph ?? app.graph).filter((one) => one.subgraph === node.graph);
+  return outside && !another ? valueOf(outside, node.graph.inputs[link.origin_slot].name) : undefined;
 }
 
 async function ask(values) {

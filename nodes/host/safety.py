@@ -16,6 +16,7 @@ from ..engine.safety.labels import Verdict, unsafe_labels, verdict
 from ..engine.safety.phrases import phrase_list
 from ..engine.safety.stream import Check, Report, UnsafeContent, checked
 from .memory import on_device
+from .messages import counted
 from .pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
 from .video import following, stream_of
 
@@ -128,7 +129,7 @@ class Classifier:
 
     def __init__(self, auto_class: Any, folder: Path, override: str) -> None:
         device = comfy.model_management.get_torch_device()
-        network = opened(auto_class, folder, best_dtype(device))
+        (network,) = (opened(auto_class, each, best_dtype(device)) for each in counted((folder,)))
         self.managed, self.configuration = Managed(network, device), network.config
         self.labels = [str(label) for _, label in sorted(self.configuration.id2label.items())]
         self.unsafe = unsafe_labels(self.labels, override)

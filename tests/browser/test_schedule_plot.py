@@ -7,7 +7,7 @@ from playwright.sync_api import Page
 
 import workflows
 from comfyui import PACK_FOLDER
-from front_end import open_workflow, sent_prompt
+from front_end import expect_bars, open_workflow, sent_prompt
 
 READY = "() => window.app?.graph && window.app.vueAppReady"
 SET = """([type, name, value]) => {
@@ -28,15 +28,6 @@ REPORT = "\\n".join(f"- low: lora_{index}.safetensors (diffusers), rank 32, effe
 def text_to_video(canvas: Page) -> Page:
     open_workflow(canvas, workflows.shipped("text_to_video"))
     return canvas
-
-
-def expect_bars(page: Page, high: int, low: int, skipped: int | None = None) -> None:
-    page.wait_for_function("""([high, low]) => {
-        const count = expert => document.querySelectorAll(`.wan22-schedule [data-expert=${expert}]`).length
-        return count('high') === high && count('low') === low
-    }""", arg=[high, low], timeout=10_000)
-    if skipped is not None:
-        assert page.locator(".wan22-schedule [data-skipped=true]").count() == skipped
 
 
 def words(page: Page) -> str:

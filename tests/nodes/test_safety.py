@@ -86,7 +86,7 @@ def test_an_unsafe_video_ends_and_a_blurred_one_does_not(safety: ModuleType, pac
         checked(safety, unsafe).get_components()
     reports: list[str] = []
     assert checked(safety, unsafe, "blur", reports=reports).get_components().images.shape == (24, 32, 48, 3)
-    assert reports[-1].endswith("; 14 frames blurred")
+    assert reports[-1].endswith("; frames blurred: 14")
 
 
 def test_cores_save_video_leaves_nothing_of_an_unsafe_video(safety: ModuleType, pack: ModuleType, tmp_path: Path, unsafe_content) -> None:

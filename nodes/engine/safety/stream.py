@@ -45,7 +45,7 @@ class Report:
 
     def __str__(self) -> str:
         worst = f", worst is frame {self.worst.frame}: {self.worst.verdict}" if self.worst else ""
-        return f"{self.looked_at} frames looked at{worst}" + (f"; {self.blurred} frames blurred" if self.blurred else "")
+        return f"{self.looked_at} frames looked at{worst}" + (f"; frames blurred: {self.blurred}" if self.blurred else "")
 
 
 @dataclass(frozen=True)
