@@ -69,7 +69,8 @@ def test_what_is_off_by_default_is_off(path: Path, object_info: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_comfy_workflow_validate_finds_nothing_wrong(path: Path, object_info: dict[str, Any], helper_models: None, server: ComfyUI, tmp_path: Path) -> None:
+def test_comfy_workflow_validate_finds_nothing_wrong(path: Path, object_info: dict[str, Any], helper_models: None, server: ComfyUI,
+                                                     tmp_path: Path) -> None:
     info, prompt = tmp_path / "object_info.json", tmp_path / "prompt.json"
     info.write_text(json.dumps(server.object_info()), encoding="utf-8")  # with the helpers among the choices
     prompt.write_text(json.dumps(workflows.to_prompt(workflows.shipped(path.stem), object_info)), encoding="utf-8")

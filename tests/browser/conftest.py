@@ -14,6 +14,7 @@ from front_end import screenshot
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
+EXPECTED = (200, 400)  # of the pack's own addresses: 400 for values that the node would refuse
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingNodesWarning": True, "Comfy.Workflow.ShowMissingModelsWarning": True}
 
 
@@ -39,6 +40,7 @@ def canvas(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The front end on either canvas; the pack's own scripts must not complain, and the last thing seen is kept as a picture."""
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if is_ours(message) else None)
+    page.on("response", lambda response: complaints.append(response.url) if "/wan22/" in response.url and response.status not in EXPECTED else None)
     page.on("pageerror", lambda error: complaints.append(str(error)) if PACK_FOLDER in (error.stack or "") else None)
     page.evaluate("async on => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param)
     yield page
