@@ -1,0 +1,128 @@
+"""Webhooks: what is sent, when it is sent again, and that nothing that goes wrong reaches the sender. Against a real HTTP server on loopback."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from engine.api.addresses import AddressRules
+from engine.api.webhooks import WebhookRules, deliver
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+OPEN = AddressRules(networks=("127.0.0.1/32",), plain_http=True)
+PAYLOAD = {"request_id": "1", "status": "OK", "payload": {"video": {"url": "x"}}}
+
+
+def send(handler: Handler, payload: Any = PAYLOAD, **rules: Any) -> tuple[bool, list[str]]:
+    async def run() -> tuple[bool, list[str]]:
+        app = web.Application()
+        app.router.add_post("/services/path-secret", handler)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        said: list[str] = []
+        try:
+            url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/services/path-secret?token=query-secret"
+            return await deliver(url, payload, WebhookRules(OPEN, **{"pauses": (0.0, 0.01), **rules}), said.append), said
+        finally:
+            await runner.cleanup()
+    return asyncio.run(run())
+
+
+def answering(*statuses: int, **headers: str) -> tuple[Handler, list[Any]]:
+    seen: list[Any] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.content_type, await request.json()))
+        return web.Response(status=statuses[min(len(seen), len(statuses)) - 1], headers=headers, text="ignored")
+    return handler, seen
+
+
+def test_the_payload_arrives_once():
+    handler, seen = answering(204)
+    assert send(handler) == (True, [])
+    assert seen == [("application/json", PAYLOAD)]
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_what_may_pass_is_tried_again(status: int):
+    handler, seen = answering(status, status, 200)
+    taken, said = send(handler)
+    assert taken and len(seen) == 3 and len(said) == 2
+    assert not any("secret" in line for line in said)
+
+
+def test_three_attempts_are_enough():
+    handler, seen = answering(500)
+    taken, said = send(handler)
+    assert not taken and len(seen) == 3 and all("500" in line for line in said)
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410])
+def test_what_stays_is_not_tried_again_and_redirects_are_not_followed(status: int):
+    handler, seen = answering(status, Location="/services/path-secret")
+    taken, said = send(handler)
+    assert not taken and len(seen) == 1 and str(status) in said[0]
+
+
+def test_a_slow_webhook_is_given_up():
+    seen = []
+
+    async def slow(request: web.Request) -> web.Response:
+        seen.append(1)
+        await asyncio.sleep(5)
+        return web.Response()
+
+    taken, said = send(slow, seconds=0.05, total_seconds=0.12, pauses=(0.01, 0.01, 0.01, 0.01))
+    assert not taken and 2 <= len(seen) <= 3 and "within 0.12 s" in said[-1]
+
+
+def test_the_body_of_the_answer_is_not_waited_for():
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 2**16)
+            await asyncio.sleep(0)
+
+    assert send(endless) == (True, [])
+
+
+def test_a_server_that_hangs_up_is_no_error():
+    async def hang_up(request: web.Request) -> web.Response:
+        request.transport.close()
+        return web.Response()
+
+    taken, said = send(hang_up)
+    assert not taken and len(said) == 3
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1/hook-secret", "https://localhost/hook-secret", "http://example.com/?secret",
+    "https://u:secret@example.com/", "secret",
+                                 "https://169.254.169.254/secret", "https://example.com:8080/secret", ""])
+def test_addresses_that_are_not_allowed_get_nothing(url: str):
+    said: list[str] = []
+    assert asyncio.run(deliver(url, PAYLOAD, WebhookRules(), said.append)) is False
+    assert len(said) == 1 and "secret" not in said[0]
+
+
+@pytest.mark.parametrize("payload", [{"a": object()}, {1j: 2}])
+def test_a_payload_that_is_no_json_is_no_error(payload: Any):
+    handler, seen = answering(200)
+    taken, said = send(handler, payload)
+    assert not taken and not seen and "JSON" in said[0]
+
+
+def test_an_address_nobody_answers_is_no_error():
+    said: list[str] = []
+    rules = WebhookRules(AddressRules(("127.0.0.1:9",), networks=("127.0.0.1/32",), plain_http=True), pauses=(0.0,))
+    assert asyncio.run(deliver("http://127.0.0.1:9/", PAYLOAD, rules, said.append)) is False
+    assert len(said) == 2
+
+
+def test_times_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match="must be above 0"):
+        WebhookRules(seconds=0)
