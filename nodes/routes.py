@@ -11,7 +11,7 @@ from .host import http, sampling
 
 def register() -> None:
     """Add the pack's addresses to the server, once, before it listens: ComfyUI 0.3.75 knows no later moment than the pack's entry point."""
-    http.serve_get("/wan22/schedule", show_schedule)
+    http.serve("GET", "/wan22/schedule", show_schedule)
 
 
 async def show_schedule(request: web.Request) -> web.Response:

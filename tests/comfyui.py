@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -58,10 +59,14 @@ def has_gpu() -> bool:
 
 
 class ComfyUI:
-    """`with ComfyUI(base) as server:` starts main.py on a free port and stops it at the end."""
+    """`with ComfyUI(base) as server:` starts main.py on a free port and stops it at the end.
 
-    def __init__(self, base: Path, *arguments: str, comfyui: Path = COMFYUI, cpu: bool = True) -> None:
-        self.base, self.comfyui = base, comfyui
+    `environment` is added to this process's own; `trusted` is given where the arguments make it speak https.
+    """
+
+    def __init__(self, base: Path, *arguments: str, comfyui: Path = COMFYUI, cpu: bool = True, environment: dict[str, str] | None = None,
+                 trusted: ssl.SSLContext | None = None) -> None:
+        self.base, self.comfyui, self.environment, self.trusted = base, comfyui, environment or {}, trusted
         self.arguments = [*arguments, *(["--cpu"] if cpu else [])]
         self.log_file = base / "server.log"
         self.client_id = "wan22-tests"
@@ -73,7 +78,8 @@ class ComfyUI:
         command = [sys.executable, str(self.comfyui / "main.py"), "--port", str(self.port), "--base-directory", str(self.base),
                    "--disable-auto-launch", "--database-url", "sqlite:///:memory:", *self.arguments]
         with self.log_file.open("w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=self.comfyui)
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=self.comfyui,
+                                            env={**os.environ, **self.environment})
         try:
             self._wait_until_up()
         except BaseException:
@@ -100,18 +106,18 @@ class ComfyUI:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}" if self.trusted is None else f"https://localhost:{self.port}"
 
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=60, context=self.trusted) as answer:
             return json.loads(answer.read() or b"null")
 
     def post(self, path: str, body: object = None) -> Any:
         request = urllib.request.Request(self.url + path, json.dumps(body or {}).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=self.trusted) as answer:
             return json.loads(answer.read() or b"null")
 
     def object_info(self) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from server import PromptServer
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def serve_get(path: str, handler: Handler) -> None:
-    """Answer GET requests for `path`, and for the same below /api. Without a server, as in a script that imports ComfyUI, nothing happens."""
+def serve(method: str, path: str, handler: Handler) -> None:
+    """Answer requests for `path` by `method`, "*" for any, and for the same below /api. Without a server, as in a script that imports ComfyUI,
+    nothing happens."""
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        server.routes.get(path)(handler)
+        server.routes.route(method, path)(handler)

@@ -10,6 +10,7 @@ from server import PromptServer
 
 T = TypeVar("T")
 log = logging.getLogger("wan22")
+MARK = "[Wan 2.2] "  # before every line
 
 
 def counted(items: Sequence[T]) -> Iterator[T]:
@@ -25,23 +26,23 @@ def counted(items: Sequence[T]) -> Iterator[T]:
 
 def show_now(text: str, rest: str) -> None:
     """What happens from now on, in the log, and on the running node before the rest of what it says."""
-    log.info("[Wan 2.2] %s", text)
+    log.info(MARK + "%s", text)
     running = get_executing_context()
     show(running.node_id if running else None, f"{text}. {rest}")
 
 
 def warn(node_id: str | None, text: str) -> None:
     """A warning in the log and on the node."""
-    log.warning("[Wan 2.2] %s", text)
+    log.warning(MARK + "%s", text)
     show(node_id, f"Warning: {text}")
 
 
 def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
     """Several lines, each in the log, all on the node; warnings first."""
     for warning in warnings:
-        log.warning("[Wan 2.2] %s", warning)
+        log.warning(MARK + "%s", warning)
     for line in lines:
-        log.info("[Wan 2.2] %s", line)
+        log.info(MARK + "%s", line)
     told = [*(f"Warning: {warning}" for warning in warnings), *lines]
     show(node_id, told[0] if len(told) == 1 else "\n".join(f"- {line}" for line in told))  # Nodes 2.0 reads it as Markdown
 

@@ -1,0 +1,101 @@
+"""ComfyUI's own queue: put a prompt into it, see where it is, take it out, and read what became of it."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import execution
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+from .messages import MARK, log
+
+Prompt = dict[str, dict[str, Any]]
+Listener = Callable[[str, str], None]
+
+
+class PromptRefused(ValueError):
+    """ComfyUI does not queue the prompt; the text holds what its nodes say."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What history says: outputs per node; for a failure the exception's class and message, or that it was interrupted."""
+
+    outputs: dict[str, dict[str, Any]]
+    interrupted: bool = False
+    exception: str = ""
+    message: str = ""
+
+
+async def put(prompt_id: str, prompt: Prompt) -> None:
+    """Check the prompt as ComfyUI's /prompt does and put it behind all others. PromptRefused when a node refuses its inputs."""
+    server = PromptServer.instance
+    prompt = server.trigger_on_prompt({"prompt": prompt, "prompt_id": prompt_id})["prompt"]
+    valid, error, outputs, node_errors = await execution.validate_prompt(prompt_id, prompt, None)
+    if not valid:
+        told = [_sentence(each) for node in node_errors.values() for each in node["errors"]]
+        raise PromptRefused(" ".join(dict.fromkeys(told)) or error["message"])
+    number, server.number = server.number, server.number + 1
+    server.prompt_queue.put((number, prompt_id, prompt, {"create_time": int(time.time() * 1000)}, outputs, {}))
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """What a node said itself, or else what ComfyUI says of its input."""
+    own = error["details"].partition(" - ")[2] if error["type"] == "custom_validation_failed" else ""
+    return own or f"{error['message']}: {error['details']}"
+
+
+def waiting_before(prompt_id: str) -> int | None:
+    """How many prompts wait before this one; None where it does not wait."""
+    waiting = sorted(PromptServer.instance.prompt_queue.get_current_queue_volatile()[1])
+    return next((index for index, item in enumerate(waiting) if item[1] == prompt_id), None)
+
+
+def is_running(prompt_id: str) -> bool:
+    return any(item[1] == prompt_id for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0])
+
+
+def take_out(prompt_id: str) -> None:
+    """Remove the prompt where it waits, interrupt it where it runs."""
+    removed = PromptServer.instance.prompt_queue.delete_queue_item(lambda item: item[1] == prompt_id)
+    if not removed and is_running(prompt_id):
+        comfy.model_management.interrupt_current_processing()
+
+
+def progress(prompt_id: str) -> tuple[str, int, int] | None:
+    """Node id, value and maximum of the bar that the prompt advances now; None where it advances none."""
+    state = get_progress_state()
+    if state is None or state.prompt_id != prompt_id:
+        return None
+    bars = [(node_id, int(bar["value"]), int(bar["max"])) for node_id, bar in list(state.nodes.items()) if bar["state"].value == "running"]
+    return next(((node, value, most) for node, value, most in bars if most > 1), None)
+
+
+def outcome(prompt_id: str) -> Outcome | None:
+    """None as long as ComfyUI's history does not know the prompt."""
+    entry = PromptServer.instance.prompt_queue.get_history(prompt_id=prompt_id).get(prompt_id)
+    if entry is None:
+        return None
+    said = dict(message[:2] for message in (entry["status"] or {}).get("messages", []))
+    error = said.get("execution_error", {})
+    return Outcome(entry["outputs"], "execution_interrupted" in said, error.get("exception_type", ""), error.get("exception_message", "").strip())
+
+
+class LogLines(logging.Handler):
+    """Passes the pack's log lines on to whoever listens to the prompt that they are about."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.listeners: dict[str, Listener] = {}
+        log.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        running = get_executing_context()
+        listener = self.listeners.get(running.prompt_id) if running else None
+        if listener is not None:
+            listener(record.getMessage().removeprefix(MARK), record.levelname)

@@ -1,0 +1,170 @@
+"""The endpoint as its users meet it: a real ComfyUI behind TLS, and the hosted service's own clients as programs beside it."""
+
+import itertools
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import tiny_pretrained
+import tiny_weights
+from comfyui import ROOT, ComfyUI, import_comfyui, link, prepare_base
+
+HERE = Path(__file__).parent
+ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
+SMALLEST = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames": 17, "num_inference_steps": 2, "resolution": "480p",
+            "aspect_ratio": "1:1", "num_interpolated_frames": 0, "interpolator_model": "none", "acceleration": "none",
+            "guidance_scale": 1, "guidance_scale_2": 1, "video_write_mode": "fast", "video_quality": "low"}
+JAVASCRIPT_CLIENT = "@fal-ai/client@1.10.1"
+Arguments = dict[str, Any]
+Program = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with authority.pem, server.pem and server.key for localhost."""
+    folder, authority = tmp_path_factory.mktemp("certificate"), trustme.CA()
+    server = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    server.private_key_pem.write_to_path(folder / "server.key")
+    for part in server.cert_chain_pems:
+        part.write_to_path(folder / "server.pem", append=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endpoint(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    """ComfyUI with the API switched on, over https."""
+    import_comfyui()
+    tiny_weights.write_models(models := tmp_path_factory.mktemp("models"))
+    tiny_pretrained.write_language_model(models / "LLM" / "writer")
+    tiny_pretrained.write_picture_classifier(models / "safety" / "watcher")
+    base = prepare_base(tmp_path_factory.mktemp("endpoint"), models=models)
+    link(HERE / "quick_decoder", base / "custom_nodes" / "quick_decoder")
+    tls = ["--tls-keyfile", str(certificate / "server.key"), "--tls-certfile", str(certificate / "server.pem")]
+    with ComfyUI(base, *tls, "--use-pytorch-cross-attention", environment={"WAN22_API": "1"},
+                 trusted=ssl.create_default_context(cafile=str(certificate / "authority.pem"))) as running:
+        yield running
+
+
+@pytest.fixture
+def emptied(endpoint: ComfyUI) -> Iterator[ComfyUI]:
+    """The endpoint, for tests that leave jobs behind: nothing waits or runs afterwards."""
+    yield endpoint
+    endpoint.post("/queue", {"clear": True})
+    endpoint.post("/interrupt")
+
+
+@pytest.fixture
+def idle(emptied: ComfyUI) -> Callable[[], bool]:
+    """Whether the server has nothing to do, or soon comes to it."""
+    def becomes_idle() -> bool:
+        end = time.monotonic() + 20
+        while (busy := any(emptied.get("/queue").values())) and time.monotonic() < end:
+            time.sleep(0.1)
+        return not busy
+
+    return becomes_idle
+
+
+@pytest.fixture(scope="session")
+def environment(endpoint: ComfyUI, certificate: Path) -> dict[str, str]:
+    """What the clients are told: where the server is, whom to trust, and a key, without which they do not start."""
+    host = endpoint.url.removeprefix("https://")
+    authority = str(certificate / "authority.pem")
+    return {**os.environ, "FAL_RUN_HOST": host, "FAL_QUEUE_RUN_HOST": f"{host}/queue", "FAL_KEY": "any", "NO_PROXY": "localhost",
+            "SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority, "AUTHORITY": authority, "SERVER": endpoint.url}
+
+
+@pytest.fixture
+def video(endpoint: ComfyUI) -> Arguments:
+    return SMALLEST
+
+
+_seeds = itertools.count(100)
+
+
+@pytest.fixture
+def fresh() -> Arguments:
+    """A request that ComfyUI has not cached."""
+    return {**SMALLEST, "seed": next(_seeds)}
+
+
+@pytest.fixture
+def long() -> Arguments:
+    """A request that runs for longer than a test looks at it."""
+    return {**SMALLEST, "seed": next(_seeds), "num_inference_steps": 40}
+
+
+@pytest.fixture
+def python(environment: dict[str, str]) -> Program:
+    """Runs scripts/NAME.py on a request with fal-client; what its last line says, as JSON, and the lines before it."""
+    pytest.importorskip("fal_client", reason="fal-client is not installed")
+
+    def run(script: str, *arguments: Any) -> tuple[Any, list[str]]:
+        return called([sys.executable, str(HERE / "scripts" / f"{script}.py"), *map(json.dumps, arguments)], environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """A folder, kept in .dev, where node finds fal's JavaScript client."""
+    npm = shutil.which("npm")
+    if shutil.which("node") is None or npm is None:
+        pytest.skip("node or npm is not installed")
+    folder = ROOT / ".dev" / "node" / JAVASCRIPT_CLIENT.rpartition("@")[2]
+    if not (folder / "node_modules" / "@fal-ai" / "client" / "package.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        install = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", JAVASCRIPT_CLIENT]
+        done = subprocess.run(install, capture_output=True, text=True, timeout=180, check=False)
+        if done.returncode:
+            pytest.skip(f"{JAVASCRIPT_CLIENT} cannot be fetched: {done.stderr[-300:]}")
+    return folder
+
+
+@pytest.fixture(params=["proxy", "middleware"])
+def javascript(request: pytest.FixtureRequest, environment: dict[str, str], node_modules: Path) -> Program:
+    """Runs scripts/NAME.mjs with @fal-ai/client, which reaches the server in either of its two ways."""
+    for script in (HERE / "scripts").glob("*.mjs"):
+        shutil.copy(script, node_modules)  # modules are looked for beside the script, not where it is started
+
+    def run(script: str, *arguments: Any) -> tuple[Any, list[str]]:
+        return called(["node", str(node_modules / f"{script}.mjs"), *map(json.dumps, arguments)], {**environment, "WAY": request.param})
+
+    return run
+
+
+@pytest.fixture
+def curl(environment: dict[str, str]) -> Program:
+    """`curl(method, path, body)`: the status and the JSON of the answer."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+
+    def run(method: str, path: str, body: Arguments | None = None) -> tuple[int, Any]:
+        url = path if path.startswith("https:") else environment["SERVER"] + path
+        data = [] if body is None else ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
+        command = ["curl", "--silent", "--show-error", "--cacert", environment["AUTHORITY"], "--request", method, "--url", url,
+                   "--header", "Authorization: Key any", *data, "--write-out", "\n%{http_code}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        answer, _, status = done.stdout.rpartition("\n")
+        return int(status), json.loads(answer)
+
+    return run
+
+
+def called(command: list[str], environment: dict[str, str]) -> tuple[Any, list[str]]:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=180, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    *lines, last = done.stdout.splitlines()
+    return json.loads(last), lines

@@ -1,0 +1,58 @@
+"""@fal-ai/client, unchanged, works with the server, through the proxy and through a middleware."""
+
+from typing import Any
+
+LOG_LINE = {"message", "level", "source", "timestamp"}
+
+
+def test_the_example_prints_the_log_and_gets_the_video(javascript: Any, fresh: dict[str, Any]) -> None:
+    result, printed = javascript("subscribe", fresh)
+    assert set(result) == {"data", "requestId"} and set(result["data"]) == {"video", "prompt", "seed"}
+    assert result["requestId"] and result["data"]["seed"] == fresh["seed"]
+    assert result["data"]["video"]["content_type"] == "video/mp4" and printed
+
+
+def test_a_job_is_followed_by_its_id(javascript: Any, video: dict[str, Any]) -> None:
+    seen, _ = javascript("queue", video)
+    identity = seen["submitted"]["request_id"]
+    assert seen["submitted"]["status"] == "IN_QUEUE" and seen["submitted"]["queue_position"] >= 0
+    for status in (seen["submitted"], seen["first"], seen["last"]):
+        assert (status["request_id"], status["status_url"]) == (identity, seen["submitted"]["status_url"])
+        assert "cancel_url" in status and "response_url" in status
+    assert seen["last"]["status"] == "COMPLETED" and all(set(line) == LOG_LINE for line in seen["last"]["logs"])
+    assert seen["result"]["requestId"] == identity != seen["run"]["requestId"] != ""
+    assert seen["result"]["data"]["video"]["file_size"] == seen["run"]["data"]["video"]["file_size"]
+
+
+def test_the_stream_tells_every_state_and_every_line_once(javascript: Any, fresh: dict[str, Any]) -> None:
+    seen, _ = javascript("stream", fresh)
+    states = [update["status"] for update in seen["updates"]]
+    assert states == sorted(states, key=["IN_QUEUE", "IN_PROGRESS", "COMPLETED"].index)
+    assert states[-1] == "COMPLETED" and states.count("COMPLETED") == 1
+    lines = [tuple(sorted(line.items())) for line in seen["updates"][-1]["logs"]]
+    assert lines and len(set(lines)) == len(lines)
+    assert seen["result"]["data"]["seed"] == fresh["seed"]
+
+
+def test_cancelling_stops_a_job_that_runs(idle: Any, javascript: Any, long: dict[str, Any]) -> None:
+    seen, _ = javascript("cancel", long)
+    assert seen["status"]["status"] == "COMPLETED"
+    assert seen["error"]["name"] == "ApiError" and seen["error"]["status"] >= 400
+    assert seen["error"]["requestId"] == seen["requestId"]
+    assert seen["error"]["body"]["detail"] and seen["error"]["body"]["error_type"]
+    assert idle()
+
+
+def test_a_wrong_value_is_a_validation_error_with_its_field(javascript: Any, video: dict[str, Any]) -> None:
+    errors, _ = javascript("refused", "no-such-id", {**video, "num_frames": 162})
+    for call in ("run", "subscribe"):
+        assert (errors[call]["name"], errors[call]["status"]) == ("ValidationError", 422)
+        (entry,) = errors[call]["fieldErrors"]
+        assert entry["loc"] == ["body", "num_frames"] and entry["msg"] and entry["type"]
+    assert errors["nothing"]["status"] == 422
+
+
+def test_what_is_not_there_is_not_found(javascript: Any, video: dict[str, Any]) -> None:
+    errors, _ = javascript("refused", "3f2b0e0c-0000-4000-8000-000000000000", {**video, "num_frames": 1})
+    assert [errors[call]["status"] for call in ("result", "stream", "elsewhere")] == [404, 404, 404]
+    assert errors["result"]["body"]["detail"]
