@@ -14,7 +14,7 @@ from ..engine.api.download_rules import DownloadFailed, DownloadRefused
 from ..engine.api.downloads import Downloader
 from ..engine.api.errors import ApiError, Cancelled, ContentPolicyViolation, Detail, InternalError, InvalidRequest, ModelsMissing, NotFound, QueueFull
 from ..engine.api.graph import EXPAND, SAVE, Blueprint
-from ..engine.api.jobs import COMPLETED, Answer, Job, JobFolder, random_seed
+from ..engine.api.jobs import COMPLETED, KEPT, Answer, Job, JobFolder, random_seed
 from ..engine.api.schema import LoRAWeight, TextToVideoInput, TextToVideoOutput, VideoFile
 from ..engine.api.settings import Models, Settings
 from ..engine.api.sources import LocalFile, LoRASource, lora_source
@@ -222,6 +222,8 @@ class Endpoint:
         self.log_lines.listeners.pop(job.request_id, None)
         self.tasks.pop(job.request_id, None)
         job.complete(answer)
+        for old in sorted((each for each in self.jobs.values() if each.done.is_set()), key=lambda each: each.created)[:-KEPT]:
+            self._forget(old)
         try:
             self.folder.keep(job)
         except OSError as error:

@@ -42,17 +42,35 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def endpoint(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
-    """ComfyUI with the API switched on, over https."""
+def endpoint_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import_comfyui()
     tiny_weights.write_models(models := tmp_path_factory.mktemp("models"))
     tiny_pretrained.write_language_model(models / "LLM" / "writer")
-    tiny_pretrained.write_picture_classifier(models / "safety" / "watcher")
-    base = prepare_base(tmp_path_factory.mktemp("endpoint"), models=models)
-    link(HERE / "quick_decoder", base / "custom_nodes" / "quick_decoder")
+    tiny_pretrained.write_picture_classifier(models / "safety" / "watcher", ("nsfw", "normal"))  # grey is unsafe
+    return models
+
+
+@pytest.fixture(scope="session")
+def start(endpoint_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ComfyUI]:
+    """A ComfyUI that is not running yet, with a quick decoder, on a new folder or on a given one, and with settings for the API."""
+
+    def make(settings: Arguments | None = None, *arguments: str, base: Path | None = None, **options: Any) -> ComfyUI:
+        base = prepare_base(base or tmp_path_factory.mktemp("endpoint"), models=endpoint_models)
+        link(HERE / "quick_decoder", base / "custom_nodes" / "quick_decoder")
+        if settings is not None:
+            (base / "user" / "__wan22").mkdir(exist_ok=True)
+            (base / "user" / "__wan22" / "api.json").write_text(json.dumps(settings), encoding="utf-8")
+        return ComfyUI(base, "--use-pytorch-cross-attention", *arguments, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def endpoint(certificate: Path, start: Callable[..., ComfyUI]) -> Iterator[ComfyUI]:
+    """ComfyUI with the API switched on, over https."""
     tls = ["--tls-keyfile", str(certificate / "server.key"), "--tls-certfile", str(certificate / "server.pem")]
-    with ComfyUI(base, *tls, "--use-pytorch-cross-attention", environment={"WAN22_API": "1"},
-                 trusted=ssl.create_default_context(cafile=str(certificate / "authority.pem"))) as running:
+    trusted = ssl.create_default_context(cafile=str(certificate / "authority.pem"))
+    with start(None, *tls, environment={"WAN22_API": "1"}, trusted=trusted) as running:
         yield running
 
 

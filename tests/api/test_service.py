@@ -1,0 +1,197 @@
+"""The endpoint as a service with keys: who may do what, what it fetches and tells, and what it never says."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+import tiny_weights
+import videos
+from comfyui import ComfyUI
+from endpoint_client import REQUESTS, RUN, SUBMIT, Client
+
+ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
+TOKEN = "hf_a_token_that_nobody_may_read"
+MOST = 3
+
+
+class Web:
+    """A web server of this machine: gives files, one of them only to who has the token, and keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.arrived = threading.Condition()
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                web.asked.append(self.path)
+                content = web.files.get(self.path.partition("?")[0])
+                allowed = content is not None and self.headers.get("Authorization") == f"Bearer {TOKEN}"
+                self.send_response(200 if allowed else 404)
+                self.send_header("Content-Length", str(len(content) if allowed and content else 0))
+                self.end_headers()
+                self.wfile.write(content if allowed and content else b"")
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with web.arrived:
+                    web.posted.append((self.path, body))
+                    web.arrived.notify_all()
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def message(self, path: str) -> dict[str, Any]:
+        """What was posted to `path`, as soon as it has come."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: any(where == path for where, _ in self.posted), timeout=60)
+        return next(body for where, body in self.posted if where == path)
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    web = Web()
+    yield web
+    web.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def service(web: Web, start: Any) -> Iterator[ComfyUI]:
+    """A server with two keys, few places, and downloads from this machine alone."""
+    own = {"networks": ["127.0.0.0/8"], "plain_http": True}
+    downloads = {**own, "enabled": True, "allowed_hosts": [web.host], "hub": f"http://{web.host}", "tokens": {"127.0.0.1": TOKEN}}
+    with start({"enabled": True, "keys": [ALICE, BOB], "max_waiting": MOST, "downloads": downloads, "webhooks": own}) as running:
+        yield running
+
+
+@pytest.fixture
+def alice(service: ComfyUI) -> Iterator[Client]:
+    client = Client(service, ALICE)
+    yield client
+    service.post("/queue", {"clear": True})
+    service.post("/interrupt")
+    while service.get("/queue")["queue_running"]:
+        time.sleep(0.1)
+    time.sleep(0.5)  # until the endpoint has seen it
+
+
+@pytest.fixture
+def bob(service: ComfyUI) -> Client:
+    return Client(service, BOB)
+
+
+@pytest.mark.parametrize("key", ["", "wrong", ALICE[:-1], ALICE + "x"])
+@pytest.mark.parametrize(("method", "path"), [("POST", RUN), ("POST", SUBMIT), ("POST", "/api" + RUN), ("GET", f"{REQUESTS}/x/status"),
+                                              ("PUT", f"{REQUESTS}/x/cancel")])
+def test_without_a_right_key_nothing_is_answered(service: ComfyUI, method: str, path: str, key: str) -> None:
+    reply = Client(service, key).call(method, path, b"{}" if method == "POST" else None)
+    assert (reply.status, reply.body["error_type"]) == (401, "unauthorized")
+    assert key not in json.dumps(reply.body) or not key
+
+
+def test_the_proxy_is_no_way_around_the_key(service: ComfyUI) -> None:
+    reply = Client(service).call("POST", "/fal/proxy", {}, x_fal_target_url=f"https://fal.run{RUN}")
+    assert reply.status == 401
+
+
+def test_a_job_belongs_to_its_key(alice: Client, bob: Client, fresh: dict[str, Any]) -> None:
+    job = alice.submit(fresh)
+    assert [bob.call(*call).status for call in (("GET", f"{REQUESTS}/{job}"), ("GET", f"{REQUESTS}/{job}/status"),
+                                                 ("PUT", f"{REQUESTS}/{job}/cancel"))] == [404, 404, 404]
+    alice.wait(job)
+    assert alice.result(job).status == 200
+
+
+def test_a_key_has_so_many_places_and_another_key_its_own(alice: Client, bob: Client, long: dict[str, Any]) -> None:
+    for _ in range(MOST):
+        alice.submit(long)
+    refused = alice.call("POST", SUBMIT, long)
+    assert (refused.status, refused.headers["X-Fal-Retryable"]) == (503, "true")
+    bob.submit(long)
+
+
+def test_what_a_user_removes_or_interrupts_is_cancelled(alice: Client, service: ComfyUI, long: dict[str, Any]) -> None:
+    running, waiting = alice.submit(long), alice.submit(long)
+    alice.wait(running, until=("IN_PROGRESS",))
+    service.post("/queue", {"delete": [waiting]})
+    service.post("/interrupt")
+    for job in (running, waiting):
+        alice.wait(job)
+        assert (alice.result(job).status, alice.result(job).body["error_type"]) == (499, "client_cancelled")
+
+
+def test_webhooks_are_told_of_results_and_of_errors(alice: Client, web: Web, fresh: dict[str, Any], long: dict[str, Any]) -> None:
+    made = alice.submit(fresh, f"?fal_webhook={quote(f'http://{web.host}/made')}")
+    assert web.message("/made") == {"request_id": made, "gateway_request_id": made, "status": "OK", "payload": alice.result(made).body}
+    cancelled = alice.submit(long, f"?fal_webhook={quote(f'http://{web.host}/cancelled')}")
+    alice.call("PUT", f"{REQUESTS}/{cancelled}/cancel")
+    told = web.message("/cancelled")
+    assert (told["request_id"], told["status"], told["payload"]["error_type"]) == (cancelled, "ERROR", "client_cancelled")
+    assert told["error"]
+
+
+def test_loras_are_downloaded_once_and_named_like_local_ones(alice: Client, web: Web, service: ComfyUI, fresh: dict[str, Any]) -> None:
+    local = tiny_weights.LORAS[0].format("high")
+    content = (service.base / "models" / "loras" / local).read_bytes()
+    web.files["/files/mine.safetensors"] = web.files["/owner/repo/resolve/main/a.safetensors"] = content
+    web.files["/api/models/owner/repo/revision/main"] = b'{"siblings": [{"rfilename": "a.safetensors"}]}'
+    loras = [{"path": f"http://{web.host}/files/mine.safetensors"}, {"path": "owner/repo", "transformer": "low"}, {"path": local}]
+    lines = []
+    for _ in range(2):
+        job = alice.submit({**fresh, "loras": loras})
+        lines += [line["message"] for line in alice.wait(job)["logs"]]
+        assert alice.result(job).status == 200, alice.result(job).body
+    assert [line.split(":")[0] for line in lines if "effective scale" in line] == ["high", "low", "high"]
+    assert web.asked.count("/files/mine.safetensors") == 1
+    names = sorted(path.name.partition("-")[0] for path in (service.base / "models" / "loras" / "wan22_api").glob("*.safetensors"))
+    assert names == ["a", "mine"]
+
+
+@pytest.mark.parametrize("path", [
+    "../../../etc/passwd", "/etc/passwd", "..\\..\\secret.safetensors", "C:\\secret.safetensors", "\\\\server\\share\\x.safetensors",
+    "%2e%2e/%2e%2e/secret.safetensors", "sub/../../secret.safetensors", "file:///etc/passwd", "ftp://example.com/x.safetensors",
+    "http://169.254.169.254/latest/meta-data", "https://169.254.169.254/x.safetensors", "https://[::1]/x.safetensors", "https://2130706433/x",
+    "https://0x7f.1/x.safetensors", "https://127.0.0.1:8188/view", "https://10.0.0.1/x.safetensors", "https://localhost/x.safetensors",
+    "https://user:secret@huggingface.co/x/y/resolve/main/z.safetensors", "https://huggingface.co@10.0.0.1/x.safetensors", "missing.safetensors", " "])
+def test_loras_lead_nowhere_else(alice: Client, web: Web, fresh: dict[str, Any], path: str) -> None:
+    asked = len(web.asked)
+    reply = alice.call("POST", SUBMIT, {**fresh, "loras": [{"path": path}]})
+    (entry,) = reply.body["detail"]
+    assert (reply.status, entry["loc"]) == (422, ["body", "loras", 0, "path"])
+    assert len(web.asked) == asked
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/", "https://10.0.0.1/hook", "https://user:pass@example.com/", "file:///etc/passwd", "x"])
+def test_webhooks_lead_nowhere_else(alice: Client, fresh: dict[str, Any], url: str) -> None:
+    assert alice.call("POST", f"{SUBMIT}?fal_webhook={quote(url)}", fresh).status == 422
+
+
+def test_parts_of_a_video_can_be_asked_for(alice: Client, fresh: dict[str, Any]) -> None:
+    job = alice.submit(fresh)
+    alice.wait(job)
+    part = alice.call("GET", alice.result(job).body["video"]["url"], Range="bytes=4-7")
+    assert (part.status, part.body, part.headers["Content-Type"]) == (206, b"ftyp", "video/mp4")
+
+
+def test_nothing_secret_is_left_anywhere(alice: Client, service: ComfyUI, web: Web, fresh: dict[str, Any], tmp_path: Path) -> None:
+    job = alice.submit(fresh, f"?fal_webhook={quote(f'http://{web.host}/hook-{TOKEN[::-1]}')}")
+    alice.wait(job)
+    clip = alice.download(alice.result(job).body["video"]["url"], tmp_path / "clip.mp4")
+    shown = [service.log(), json.dumps(service.get("/history")), json.dumps(videos.tags(clip)), json.dumps(alice.wait(job))]
+    for secret in (ALICE, BOB, TOKEN, TOKEN[::-1]):
+        assert not any(secret in text for text in shown)
