@@ -15,8 +15,8 @@ import videos
 from comfyui import ComfyUI
 from endpoint_client import RUN, Client
 
-BASE = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames": 17, "num_inference_steps": 2, "resolution": "480p", "aspect_ratio": "1:1",
-        "num_interpolated_frames": 0, "video_write_mode": "fast"}
+BASE = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames": 17, "num_inference_steps": 2, "resolution": "480p",
+        "aspect_ratio": "1:1", "num_interpolated_frames": 0, "video_write_mode": "fast"}
 BETWEEN = {"interpolator_model": "rife", "num_interpolated_frames": 1}
 LORA = tiny_weights.LORAS[0].format("high")
 

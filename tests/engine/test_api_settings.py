@@ -26,7 +26,8 @@ def test_without_keys_a_proxy_on_this_machine_is_not_this_machine() -> None:
 
 def test_each_key_is_somebody_wherever_it_comes_from() -> None:
     settings = Settings(keys=(KEY, OTHER))
-    owners = {settings.owner(f"Key {key}", *place) for key in (KEY, OTHER) for place in (("127.0.0.1", False), ("8.8.8.8", False), ("127.0.0.1", True))}
+    places = (("127.0.0.1", False), ("8.8.8.8", False), ("127.0.0.1", True))
+    owners = {settings.owner(f"Key {key}", *place) for key in (KEY, OTHER) for place in places}
     assert len(owners) == 2 and not any(KEY in str(owner) or owner in (None, "") for owner in owners)
     assert settings.owner(f"Bearer {KEY}", None, False) == settings.owner(f"key {KEY}", None, False)
 
