@@ -11,6 +11,7 @@ import pytest
 import videos
 import workflows
 from comfyui import ROOT, ComfyUI
+from engine.api.graph import Blueprint
 from engine.model_files import DOWNLOADS
 
 FILES = workflows.workflow_files()
@@ -79,6 +80,13 @@ def test_comfy_workflow_validate_finds_nothing_wrong(path: Path, object_info: di
     del next(node for node in broken.values() if node["class_type"] == "Wan22EmptyLatent" or "length" in node["inputs"])["inputs"]["width"]
     prompt.write_text(json.dumps(broken), encoding="utf-8")
     assert validated(prompt, info) != 0
+
+
+def test_comfy_workflow_validate_takes_the_blueprint_as_a_prompt(helper_models: None, server: ComfyUI, tmp_path: Path) -> None:
+    info, prompt = tmp_path / "object_info.json", tmp_path / "prompt.json"
+    info.write_text(json.dumps(server.object_info()), encoding="utf-8")
+    prompt.write_text(json.dumps(Blueprint.read(BLUEPRINT).prompt({}, [], 0, "video/Wan22")), encoding="utf-8")
+    assert validated(prompt, info) == 0
 
 
 def validated(prompt: Path, info: Path) -> int:

@@ -1,9 +1,11 @@
 """Who is answered, and what the settings file may say."""
 
 import json
+import re
 
 import pytest
 
+from comfyui import ROOT
 from engine.api.settings import Settings
 
 KEY, OTHER = "one-0123456789abcdef", "two-0123456789abcdef"
@@ -49,6 +51,11 @@ def test_wrong_settings_are_refused_without_being_repeated(wrong: object) -> Non
 def test_nothing_secret_is_in_the_text_of_settings() -> None:
     settings = Settings.read(json.dumps({"keys": [KEY], "downloads": {"tokens": {"huggingface.co": "hf_secret"}}}))
     assert KEY not in repr(settings) and "hf_secret" not in repr(settings) and "hf_secret" not in repr(settings.downloads.rules())
+
+
+def test_the_documented_settings_are_settings() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2 and all(Settings.read(block).enabled for block in blocks)
 
 
 def test_everything_is_off_at_first() -> None:
