@@ -91,7 +91,8 @@ def test_every_workflow_runs_and_tells_and_plays_on_its_nodes(helper_models: Non
             canvas.wait_for_function(PLAYING, arg=name, timeout=60_000)
             screenshot(canvas, f"{name}_ran_{request.node.callspec.id}")
             told = reports(canvas)
-            assert all(told[node].startswith(words) for node, words in REPORTS.items() if node in told), told
+            assert all(told[node].startswith(words) for node, words in REPORTS.items() if told.get(node)), told  # a cached node says nothing
+            assert told.get("Wan22Sampler", "told"), told
             assert canvas.evaluate(COVERED) == [], name
 
 
