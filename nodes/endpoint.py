@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,19 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 
 from .engine.api.addresses import AddressRefused, check_url
-from .engine.api.errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, NotFound, PayloadTooLarge, StillInProgress, Unauthorized
+from .engine.api.callers import is_local
+from .engine.api.errors import (
+    ApiError,
+    BadRequest,
+    Cancelled,
+    Detail,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    StillInProgress,
+    Unauthorized,
+)
 from .engine.api.jobs import COMPLETED, IN_QUEUE, Job
 from .engine.api.openapi import document
 from .engine.api.schema import APP, ENDPOINT, MAX_BODY_BYTES, parse
@@ -22,8 +35,8 @@ from .host.messages import log
 
 QUEUE, PROXY, OPENAPI = "/queue", "/fal/proxy", "/fal/openapi.json"
 FAL_HOSTS = {"fal.run": "", "queue.fal.run": QUEUE}  # where the clients think they are, and which of our addresses that is
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 STREAM_SECONDS = 0.2
+PING_SECONDS = 5.0  # proxies cut a stream that says nothing for a minute
 HANG_UP_SECONDS = 1.0  # until it is noticed that a waiting client is gone
 STATUS_CODES = {COMPLETED: 200}
 
@@ -51,10 +64,13 @@ class Call:
 
     async def _body(self) -> bytes:
         body = bytearray()
-        async for chunk in self.request.content.iter_chunked(2**16):
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise PayloadTooLarge(MAX_BODY_BYTES)
+        try:
+            async for chunk in self.request.content.iter_chunked(2**16):
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise PayloadTooLarge(MAX_BODY_BYTES)
+        except web.RequestPayloadError as error:
+            raise BadRequest("The body is not encoded as its headers say.") from error
         return bytes(body)
 
     def _webhook(self) -> str | None:
@@ -74,7 +90,7 @@ async def run(call: Call) -> web.Response:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(job.done.wait(), HANG_UP_SECONDS)
         if call.request.transport is None or call.request.transport.is_closing():
-            call.endpoint.cancel(job)  # nobody knows its id
+            call.endpoint.cancel(job)  # nobody else knows its id
             raise Cancelled
     return _result(job)
 
@@ -92,7 +108,7 @@ async def status(call: Call) -> web.Response:
 async def stream(call: Call) -> web.StreamResponse:
     """The status as server-sent events, one for each change, the last one COMPLETED; each holds the log lines that are new, since fal's JavaScript
     client adds them up."""
-    job, told, lines = call.job(), "", 0
+    job, told, lines, said_at = call.job(), "", 0, time.monotonic()
     events = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Fal-Request-Id": job.request_id})
     await events.prepare(call.request)
     while True:
@@ -100,7 +116,10 @@ async def stream(call: Call) -> web.StreamResponse:
         state = json.dumps(_state(call, job, lines))
         if have > lines or state != told:
             await events.write(f"data: {state}\n\n".encode())
-            told, lines = json.dumps(_state(call, job, have)), have
+            told, lines, said_at = json.dumps(_state(call, job, have)), have, time.monotonic()
+        elif time.monotonic() - said_at >= PING_SECONDS:
+            await events.write(b": still there\n\n")
+            said_at = time.monotonic()
         if complete:
             await events.write_eof()
             return events
@@ -140,11 +159,11 @@ def register() -> None:
     """Answer the endpoint's addresses where the owner switched them on, and say in the log what is missing for it."""
     try:
         settings = api.settings()
-    except ValueError as error:
+        edge = Edge(settings) if settings.enabled else None
+    except (OSError, ValueError) as error:
         log.error("[Wan 2.2] the API stays off: %s", error)
         return
-    if settings.enabled:
-        edge = Edge(settings)
+    if edge is not None:
         for path in ("/fal-ai/{path:.*}", f"{QUEUE}/fal-ai/{{path:.*}}", PROXY):
             http.serve("*", path, edge.answer)
         http.serve("GET", OPENAPI, edge.show_openapi)
@@ -161,8 +180,14 @@ class Edge:
         self.endpoint = api.Endpoint(settings)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        return await self._guarded(request, self._answer)
+
+    async def show_openapi(self, request: web.Request) -> web.StreamResponse:
+        return await self._guarded(request, self._openapi)
+
+    async def _guarded(self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
         try:
-            return await self._answer(request)
+            return await answer(request)
         except ApiError as error:
             return web.json_response(error.body(), status=error.status, headers=error.headers())
         except ConnectionError:
@@ -172,12 +197,11 @@ class Edge:
             failed = InternalError(f"{type(error).__name__}. The server's log says more.")
             return web.json_response(failed.body(), status=failed.status, headers=failed.headers())
 
-    async def show_openapi(self, request: web.Request) -> web.Response:
+    async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response(document(self._base_url(request)))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        forwarded = any(name in request.headers for name in FORWARDED)
-        owner = self.settings.owner(request.headers.get("Authorization", ""), request.remote, forwarded)
+        owner = self.settings.owner(request.headers.get("Authorization", ""), is_local(request.remote, request.headers))
         if owner is None:
             raise Unauthorized
         path, query = _target(request)
@@ -188,15 +212,23 @@ class Edge:
         raise NotFound(f"{request.method} {path[:200]}")
 
     def _base_url(self, request: web.Request) -> str:
-        return self.settings.public_url.rstrip("/") or str(request.url.origin())
+        if self.settings.public_url:
+            return self.settings.public_url.rstrip("/")
+        try:
+            return str(request.url.origin())
+        except ValueError as error:
+            raise BadRequest("The header Host holds no host.") from error
 
 
 def _target(request: web.Request) -> tuple[str, str]:
     """Path and query that are meant; behind the proxy address those of the header x-fal-target-url."""
     path = request.path.removeprefix("/api")
     if path != PROXY:
-        return path, request.query_string
-    target = urlsplit(request.headers.get("x-fal-target-url", ""))
+        return path, request.rel_url.raw_query_string
+    try:
+        target = urlsplit(request.headers.get("x-fal-target-url", ""))
+    except ValueError as error:
+        raise BadRequest("The header x-fal-target-url holds no address.") from error
     if target.hostname not in FAL_HOSTS:
         raise NotFound(f"The proxy's target at '{(target.hostname or '')[:100]}'")
     return FAL_HOSTS[target.hostname] + target.path, target.query
@@ -206,7 +238,7 @@ def _state(call: Call, job: Job, first_line: int = 0) -> dict[str, Any]:
     if job.status == IN_QUEUE:
         return {"status": IN_QUEUE, **_urls(call, job), "queue_position": call.endpoint.queue_position(job)}
     logs = job.logs[first_line:] if call.parameter("logs").lower() in ("1", "true") else []
-    more = {"metrics": job.metrics()} if job.status == COMPLETED else {}
+    more = {"metrics": job.metrics(), **job.failure()} if job.status == COMPLETED else {}
     return {"status": job.status, **_urls(call, job), "logs": logs, **more}
 
 

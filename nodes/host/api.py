@@ -12,7 +12,18 @@ import folder_paths
 
 from ..engine.api.download_rules import DownloadFailed, DownloadRefused
 from ..engine.api.downloads import Downloader
-from ..engine.api.errors import ApiError, Cancelled, ContentPolicyViolation, Detail, InternalError, InvalidRequest, ModelsMissing, NotFound, QueueFull
+from ..engine.api.errors import (
+    ApiError,
+    Cancelled,
+    ContentPolicyViolation,
+    Detail,
+    InternalError,
+    InvalidRequest,
+    ModelsMissing,
+    NotFound,
+    QueueFull,
+    Restarted,
+)
 from ..engine.api.graph import EXPAND, SAVE, Blueprint
 from ..engine.api.jobs import COMPLETED, KEPT, Answer, Job, JobFolder, random_seed
 from ..engine.api.schema import LoRAWeight, TextToVideoInput, TextToVideoOutput, VideoFile
@@ -21,6 +32,7 @@ from ..engine.api.sources import LocalFile, LoRASource, lora_source
 from ..engine.api.webhooks import deliver
 from ..engine.model_files import DOWNLOADS, missing_file
 from ..engine.pairs import likely_pair
+from ..engine.video import read
 from . import interpolation, queue, safety
 from .language import language_model_names
 from .messages import log
@@ -29,13 +41,15 @@ from .models import model_names
 BLUEPRINT = Path(__file__).parents[2] / "subgraphs" / "Wan 2.2 Text to Video.json"
 SETTINGS_FILE = "api.json"
 POLL_SECONDS = 0.1
+MOST_POLLS = 10  # that a job far behind in the queue leaves out
 DOWNLOADED = "wan22_api"  # below models/loras
 MEDIA_TYPE = "video/mp4"
+HISTORY_CLEARED = "ComfyUI's history was cleared just when the job ended. If there is a video, it is in output/video/api."
 LOG_EVERY = 0.1  # of a bar
 
 
 def settings() -> Settings:
-    """Of user/__wan22/api.json, which no page can read; WAN22_API=1 or 0 switches the API on or off, WAN22_API_KEY adds a key.
+    """Of user/__wan22/api.json, which no page can read; WAN22_API=1 switches the API on, any other value off, WAN22_API_KEY adds a key.
 
     ValueError for a file that is not as it must be.
     """
@@ -43,11 +57,11 @@ def settings() -> Settings:
     try:
         given = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
         if switch := os.environ.get("WAN22_API", ""):
-            given["enabled"] = switch not in ("0", "false", "no")
+            given["enabled"] = switch.strip().lower() in ("1", "true", "yes", "on")
         if key := os.environ.get("WAN22_API_KEY", ""):
             given["keys"] = [*given.get("keys", []), key]
         return Settings.read(json.dumps(given))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -88,12 +102,14 @@ class Endpoint:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.blueprint = settings, Blueprint.read(BLUEPRINT)
         self.folder = JobFolder(Path(folder_paths.get_system_user_directory("wan22")) / "requests")
-        self.jobs = self.folder.restored()
         self.log_lines = queue.LogLines()
         loras = Path(folder_paths.get_folder_paths("loras")[0])
         self.downloader = Downloader(loras / DOWNLOADED, settings.downloads.rules())
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.sending: set[asyncio.Task[bool]] = set()
+        self.jobs = self.folder.restored()
+        for job in [job for job in self.jobs.values() if job.answer is None]:
+            self._complete(job, Answer.of(Restarted()))
 
     async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None) -> Job:
         """A job that waits in ComfyUI's queue, or for its downloads. ApiError where it cannot."""
@@ -123,10 +139,12 @@ class Endpoint:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Take the job out of ComfyUI's queue, interrupt it, or end its downloads; its result is Cancelled then."""
-        if queue.waiting_before(job.request_id) is None and not queue.is_running(job.request_id):
+        """Take the job out of ComfyUI's queue, interrupt it, or end its downloads; its result is Cancelled then, unless it is complete already."""
+        if job.queued:
+            queue.take_out(job.request_id)
+        elif not job.unwanted and job.request_id in self.tasks:
             self.tasks[job.request_id].cancel()
-        queue.take_out(job.request_id)
+        job.unwanted = True
 
     def queue_position(self, job: Job) -> int:
         return queue.waiting_before(job.request_id) or 0
@@ -154,6 +172,7 @@ class Endpoint:
             await queue.put(job.request_id, prompt)
         except queue.PromptRefused as error:
             raise ModelsMissing(str(error)) from error
+        job.queued = True
         self.log_lines.listeners[job.request_id] = job.say
 
     async def _follow(self, job: Job, request: TextToVideoInput, sources: list[LoRASource], base_url: str, queued: bool) -> None:
@@ -169,6 +188,8 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001 whatever it was, the job must not wait for ever
             logging.exception("[Wan 2.2] API request %s", job.request_id)
             answer = Answer.of(InternalError(f"{type(error).__name__}. The server's log says more."))
+        if job.queued:
+            queue.take_out(job.request_id)  # where something else than the prompt failed
         self._complete(job, answer)
 
     async def _local_name(self, job: Job, index: int, each: tuple[LoRASource, LoRAWeight]) -> str:
@@ -185,14 +206,18 @@ class Endpoint:
 
     async def _output(self, job: Job, request: TextToVideoInput, base_url: str) -> TextToVideoOutput:
         said: tuple[str, int] | None = None
+        ran = False
         while (outcome := queue.outcome(job.request_id)) is None:
+            if job.unwanted:
+                queue.take_out(job.request_id)
             waits, runs = queue.waiting_before(job.request_id), queue.is_running(job.request_id)
             if runs:
+                ran = True
                 job.start()
                 said = self._say_progress(job, said)
             elif waits is None and queue.outcome(job.request_id) is None:
-                raise Cancelled  # somebody took it out of the queue
-            await asyncio.sleep(POLL_SECONDS)
+                raise InternalError(HISTORY_CLEARED) if ran else Cancelled
+            await asyncio.sleep(POLL_SECONDS * min(1 + (waits or 0), MOST_POLLS))
         job.start()
         if outcome.interrupted:
             raise Cancelled
@@ -203,9 +228,15 @@ class Endpoint:
         shown = outcome.outputs[self.blueprint.node_id(SAVE)]["images"][0]
         path = Path(folder_paths.get_output_directory()) / shown["subfolder"] / shown["filename"]
         query = urlencode({"filename": shown["filename"], "subfolder": shown["subfolder"], "type": shown["type"]})
-        expanded = outcome.outputs.get(self.blueprint.node_id(EXPAND), {}).get("text", [request.prompt])[0]
-        return TextToVideoOutput(prompt=expanded, seed=job.seed, video=VideoFile(
+        return TextToVideoOutput(prompt=self._expanded(request, outcome, path), seed=job.seed, video=VideoFile(
             url=f"{base_url}/view?{query}", content_type=MEDIA_TYPE, file_name=shown["filename"], file_size=path.stat().st_size))
+
+    def _expanded(self, request: TextToVideoInput, outcome: queue.Outcome, path: Path) -> str:
+        """The prompt as the experts got it. A node that ComfyUI had cached leaves no text in the history, but the file tells."""
+        if not request.enable_prompt_expansion:
+            return request.prompt
+        said = outcome.outputs.get(self.blueprint.node_id(EXPAND), {}).get("text", [""])[0]
+        return said or read.tags(str(path)).get("comment") or request.prompt
 
     def _say_progress(self, job: Job, said: tuple[str, int] | None) -> tuple[str, int] | None:
         """A line for each tenth of each bar; what was said last."""
@@ -222,9 +253,10 @@ class Endpoint:
         self.log_lines.listeners.pop(job.request_id, None)
         self.tasks.pop(job.request_id, None)
         job.complete(answer)
-        for old in sorted((each for each in self.jobs.values() if each.done.is_set()), key=lambda each: each.created)[:-KEPT]:
-            self._forget(old)
+        complete = sorted((each for each in self.jobs.values() if each.finished), key=lambda each: each.finished or 0)
         try:
+            for old in complete[:-KEPT]:
+                self._forget(old)
             self.folder.keep(job)
         except OSError as error:
             log.warning("[Wan 2.2] API request %s is not kept beyond a restart: %s", job.request_id, error)

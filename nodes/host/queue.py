@@ -52,8 +52,9 @@ def _sentence(error: dict[str, Any]) -> str:
 
 def waiting_before(prompt_id: str) -> int | None:
     """How many prompts wait before this one; None where it does not wait."""
-    waiting = sorted(PromptServer.instance.prompt_queue.get_current_queue_volatile()[1])
-    return next((index for index, item in enumerate(waiting) if item[1] == prompt_id), None)
+    places = [item[:2] for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[1]]
+    own = next((place for place in places if place[1] == prompt_id), None)
+    return None if own is None else sum(place < own for place in places)
 
 
 def is_running(prompt_id: str) -> bool:
@@ -61,10 +62,12 @@ def is_running(prompt_id: str) -> bool:
 
 
 def take_out(prompt_id: str) -> None:
-    """Remove the prompt where it waits, interrupt it where it runs."""
-    removed = PromptServer.instance.prompt_queue.delete_queue_item(lambda item: item[1] == prompt_id)
-    if not removed and is_running(prompt_id):
-        comfy.model_management.interrupt_current_processing()
+    """Remove the prompt where it waits, interrupt it where it runs. ComfyUI forgets an interruption that comes while it starts a prompt, so this
+    is to be said again as long as the prompt is there."""
+    prompts = PromptServer.instance.prompt_queue
+    with prompts.mutex:  # so that no other prompt begins before it is interrupted
+        if not prompts.delete_queue_item(lambda item: item[1] == prompt_id) and is_running(prompt_id):
+            comfy.model_management.interrupt_current_processing()
 
 
 def progress(prompt_id: str) -> tuple[str, int, int] | None:

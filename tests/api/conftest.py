@@ -18,6 +18,7 @@ import trustme
 import tiny_pretrained
 import tiny_weights
 from comfyui import ROOT, ComfyUI, import_comfyui, link, prepare_base
+from web_server import Web
 
 HERE = Path(__file__).parent
 ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
@@ -27,6 +28,13 @@ SMALLEST = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames":
 JAVASCRIPT_CLIENT = "@fal-ai/client@1.10.1"
 Arguments = dict[str, Any]
 Program = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def web() -> Iterator[Web]:
+    web = Web()
+    yield web
+    web.server.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 import videos
 from comfyui import ComfyUI
 from endpoint_client import REQUESTS, RUN, SUBMIT, Client, Reply
+from web_server import Web
 
 CLIENTS = 50
 MOST = 40
@@ -38,14 +40,15 @@ def test_fifty_clients_at_once_get_their_own_video_or_are_refused(start: Any, vi
         assert set(order) == set(jobs.values()) and numbers == sorted(numbers)
 
 
-def test_what_was_done_outlives_a_kill_and_what_was_not_ends_with_an_error(start: Any, video: dict[str, Any]) -> None:
-    first = start({"enabled": True})
+def test_what_was_done_outlives_a_kill_and_what_was_not_ends_with_an_error(start: Any, video: dict[str, Any], web: Web) -> None:
+    first = start({"enabled": True, "webhooks": {"networks": ["127.0.0.0/8"], "plain_http": True}})
     with first as server:
         client = Client(server)
         done = client.submit(video)
         client.wait(done)
         made = client.result(done).body
-        running, waiting = (client.submit({**video, "seed": seed, "num_inference_steps": 40}) for seed in (5, 6))
+        hook = f"?fal_webhook={quote(f'http://{web.host}/restarted')}"
+        running, waiting = (client.submit({**video, "seed": seed, "num_inference_steps": 40}, hook if seed == 6 else "") for seed in (5, 6))
         client.wait(running, until=("IN_PROGRESS",))
         server.process.kill()
         server.process.wait()
@@ -59,6 +62,27 @@ def test_what_was_done_outlives_a_kill_and_what_was_not_ends_with_an_error(start
             assert client.wait(job)["status"] == "COMPLETED"
             assert (client.result(job).status, client.result(job).body["error_type"]) == (500, "runner_disconnected")
             assert client.call("PUT", f"{REQUESTS}/{job}/cancel").body == {"status": "ALREADY_COMPLETED"}
+        told = web.message("/restarted")
+        assert (told["request_id"], told["status"], told["payload"]["error_type"]) == (waiting, "ERROR", "runner_disconnected")
+
+
+def test_a_folder_that_cannot_be_used_costs_the_api_alone(start: Any) -> None:
+    server = start({"enabled": True})
+    (server.base / "user" / "__wan22" / "requests").write_text("no folder")
+    with server:
+        assert "the API stays off" in server.log()
+        assert Client(server).call("POST", RUN, {"prompt": "x"}).status in (404, 405)
+        assert "Wan22Sampler" in server.get("/object_info/Wan22Sampler")
+
+
+@pytest.mark.parametrize(("value", "enabled"), [("1", True), ("True", True), (" on ", True), ("0", False), ("False", False), ("off", False),
+                                                ("No", False), ("", True)])
+def test_the_switch_in_the_environment_is_understood_however_it_is_written(pack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str,
+                                                                           enabled: bool) -> None:
+    monkeypatch.setattr(pack.nodes.host.api.folder_paths, "get_system_user_directory", lambda name: str(tmp_path))
+    monkeypatch.setenv("WAN22_API", value)
+    (tmp_path / "api.json").write_text('{"enabled": true}')
+    assert pack.nodes.host.api.settings().enabled is enabled
 
 
 @pytest.mark.parametrize("path", [RUN, SUBMIT, "/fal/proxy"])

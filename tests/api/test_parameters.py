@@ -116,6 +116,11 @@ def test_a_parameter_has_its_effect(make: Make, name: str, value: Any, beside: d
     assert law(make(**beside), make(**{**beside, name: value}))
 
 
+def test_the_expanded_prompt_is_told_when_comfyui_had_it_already(make: Make) -> None:
+    first, second = (make(enable_prompt_expansion=True, num_inference_steps=steps) for steps in (4, 5))
+    assert BASE["prompt"] != first.answer["prompt"] == second.answer["prompt"]
+
+
 def test_an_interpolator_doubles_frames_and_rate(make: Make) -> None:
     made = make(**BETWEEN)
     assert (made.facts.frames, made.facts.rate) == (33, 32)

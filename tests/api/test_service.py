@@ -1,10 +1,9 @@
 """The endpoint as a service with keys: who may do what, what it fetches and tells, and what it never says."""
 
 import json
-import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,59 +14,10 @@ import tiny_weights
 import videos
 from comfyui import ComfyUI
 from endpoint_client import REQUESTS, RUN, SUBMIT, Client
+from web_server import TOKEN, Web
 
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
-TOKEN = "hf_a_token_that_nobody_may_read"
 MOST = 3
-
-
-class Web:
-    """A web server of this machine: gives files, one of them only to who has the token, and keeps what is posted to it."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        self.posted: list[tuple[str, dict[str, Any]]] = []
-        self.arrived = threading.Condition()
-        web = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                web.asked.append(self.path)
-                content = web.files.get(self.path.partition("?")[0])
-                allowed = content is not None and self.headers.get("Authorization") == f"Bearer {TOKEN}"
-                self.send_response(200 if allowed else 404)
-                self.send_header("Content-Length", str(len(content) if allowed and content else 0))
-                self.end_headers()
-                self.wfile.write(content if allowed and content else b"")
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with web.arrived:
-                    web.posted.append((self.path, body))
-                    web.arrived.notify_all()
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def message(self, path: str) -> dict[str, Any]:
-        """What was posted to `path`, as soon as it has come."""
-        with self.arrived:
-            assert self.arrived.wait_for(lambda: any(where == path for where, _ in self.posted), timeout=60)
-        return next(body for where, body in self.posted if where == path)
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
-    web = Web()
-    yield web
-    web.server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +85,15 @@ def test_what_a_user_removes_or_interrupts_is_cancelled(alice: Client, service: 
         assert (alice.result(job).status, alice.result(job).body["error_type"]) == (499, "client_cancelled")
 
 
+def test_a_cancelled_job_ends_however_near_it_is_to_its_start(alice: Client, long: dict[str, Any]) -> None:
+    for attempt in range(40):
+        job = alice.submit({**long, "seed": 5000 + attempt})
+        time.sleep(attempt % 10 / 2000)
+        alice.call("PUT", f"{REQUESTS}/{job}/cancel")
+        alice.wait(job, seconds=10)
+        assert alice.result(job).status == 499
+
+
 def test_webhooks_are_told_of_results_and_of_errors(alice: Client, web: Web, fresh: dict[str, Any], long: dict[str, Any]) -> None:
     made = alice.submit(fresh, f"?fal_webhook={quote(f'http://{web.host}/made')}")
     assert web.message("/made") == {"request_id": made, "gateway_request_id": made, "status": "OK", "payload": alice.result(made).body}
@@ -143,6 +102,32 @@ def test_webhooks_are_told_of_results_and_of_errors(alice: Client, web: Web, fre
     told = web.message("/cancelled")
     assert (told["request_id"], told["status"], told["payload"]["error_type"]) == (cancelled, "ERROR", "client_cancelled")
     assert told["error"]
+    status = alice.call("GET", f"{REQUESTS}/{cancelled}/status").body
+    assert (status["error_type"], status["error"]) == ("client_cancelled", told["payload"]["detail"])
+
+
+def test_a_webhook_keeps_the_spelling_of_its_address(alice: Client, web: Web, long: dict[str, Any]) -> None:
+    """Signed addresses hold for their exact letters."""
+    job = alice.submit(long, f"?fal_webhook={quote(f'http://{web.host}/a%20b?sig=a%2Bb%3D&x=a%26b', safe='')}")
+    alice.call("PUT", f"{REQUESTS}/{job}/cancel")
+    assert web.message("/a%20b?sig=a%2Bb%3D&x=a%26b")["request_id"] == job
+
+
+def test_what_cannot_be_read_is_the_callers_fault(alice: Client) -> None:
+    wrong = [("POST", RUN, b"hello", {"Content-Encoding": "gzip"}),
+             ("GET", f"{REQUESTS}/x/status", None, {"Host": "comfy:port"}), ("GET", "/fal/openapi.json", None, {"Host": "comfy:port"}),
+             ("GET", "/fal/proxy", None, {"x-fal-target-url": "https://[bad"})]
+    for method, path, body, headers in wrong:
+        reply = alice.call(method, path, body, **headers)
+        assert (reply.status, reply.body["error_type"]) == (400, "bad_request"), (path, headers)
+
+
+def test_a_stream_that_waits_says_that_it_lives(alice: Client, service: ComfyUI, long: dict[str, Any]) -> None:
+    alice.submit(long)
+    waiting = alice.submit(long)
+    request = urllib.request.Request(f"{service.url}{REQUESTS}/{waiting}/status/stream", headers={"Authorization": f"Key {ALICE}"})
+    with urllib.request.urlopen(request, timeout=30) as events:
+        assert next(line for line in events if line.startswith(b":")) and not events.closed
 
 
 def test_loras_are_downloaded_once_and_named_like_local_ones(alice: Client, web: Web, service: ComfyUI, fresh: dict[str, Any]) -> None:

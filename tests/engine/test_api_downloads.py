@@ -183,7 +183,7 @@ def test_a_file_comes_whole_with_a_readable_name_and_is_not_fetched_again(tmp_pa
         return [await downloader.fetch(host.file("api/download/models/7?type=Model"), said.append) for _ in range(2)]
 
     first, second = run(host, use)
-    assert first == second and first.name == f"My LoRA (high)-{SHA[:8]}.safetensors"
+    assert first == second and first.name == f"My LoRA (high)-{SHA[:16]}.safetensors"
     assert first.read_bytes() == LORA and len(host.requests) == 1
     assert torch.equal(load_file(first)["lora_B"], torch.ones(3))
     assert leftovers(tmp_path / "new") == [".json", ".safetensors"] and SHA in said[-1]
@@ -396,12 +396,14 @@ def test_lengths_no_header_has_are_refused(length: int):
         HeaderCheck().add(length.to_bytes(8, "little") + b"{}")
 
 
-def test_a_cancelled_thread_is_waited_for():
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_cancelled_thread_is_waited_for(times: int):
     async def use() -> list[str]:
         done: list[str] = []
         task = asyncio.ensure_future(in_thread(lambda: (time.sleep(0.1), done.append("written"))))
-        await asyncio.sleep(0.02)
-        task.cancel()
+        for _ in range(times):
+            await asyncio.sleep(0.02)
+            task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         return done
@@ -524,7 +526,7 @@ def damaged(path: Path) -> None:
 @pytest.mark.parametrize(("change", "requests"), [(touched, 1), (damaged, 2), (Path.unlink, 2)])
 def test_a_cached_file_that_changed_is_checked_again(change: Callable[[Path], None], requests: int, tmp_path: Path):
     host = Host()
-    name = tmp_path / f"file-{SHA[:8]}.safetensors"
+    name = tmp_path / f"file-{SHA[:16]}.safetensors"
     first, second = same_port(host, tmp_path, lambda: None, lambda: change(name))
     assert first == second == name and name.read_bytes() == LORA and len(host.requests) == requests
 
@@ -569,6 +571,24 @@ def test_the_token_goes_to_its_host_and_into_no_text(tmp_path: Path):
     assert seen == [f"Bearer {SECRET}"] * 2 + [None] * 2 and SECRET not in " ".join(said)
     assert SECRET not in "".join(path.read_text() for path in tmp_path.glob("*.json")) and SECRET not in repr(rules(host, tokens={"h": SECRET}))
     assert SECRET not in repr(host.file(f"x?token={SECRET}"))
+
+
+def test_over_http_a_token_goes_to_the_hub_alone(tmp_path: Path):
+    """Whatever a request makes this server ask for unencrypted, a token for a public host is not in it."""
+    host, seen = Host(), []
+
+    async def look(request: web.Request) -> web.Response | None:
+        seen.append(request.headers.get("Authorization"))
+        return None
+
+    async def use() -> Path:
+        allowed = rules(host, allowed_hosts=(f"localhost:{host.port}", "huggingface.co"), networks=("127.0.0.0/8", "::1/128"),
+                        tokens={"localhost": SECRET}, hub="https://huggingface.co")
+        return await Downloader(tmp_path, allowed).fetch(WebFile(host.file("x").url.replace("127.0.0.1", "localhost")), print)
+
+    host.handle = look
+    run(host, use)
+    assert seen == [None]
 
 
 async def stall(request: web.Request) -> web.StreamResponse:
@@ -652,7 +672,7 @@ def hub(*names: str) -> Host:
 def test_the_only_file_of_a_repository_is_found(tmp_path: Path):
     host = hub("README.md", "weights/high noise.safetensors", "old.ckpt")
     path = fetch(host, tmp_path, RepoFile("a/b"))
-    assert path.name == f"high noise-{SHA[:8]}.safetensors"
+    assert path.name == f"high noise-{SHA[:16]}.safetensors"
     assert [request.path for request in host.requests] == ["/api/models/a/b/revision/main", "/a/b/resolve/main/weights/high noise.safetensors"]
 
 
@@ -661,7 +681,7 @@ def test_several_files_are_listed_and_a_name_chooses(tmp_path: Path):
     with pytest.raises(DownloadRefused, match=r"30 .safetensors files.*00.safetensors, .*19.safetensors and 10 more") as raised:
         fetch(host, tmp_path, RepoFile("a/b"))
     assert "20.safetensors" not in str(raised.value)
-    assert fetch(host, tmp_path, RepoFile("a/b", "07.safetensors")).name == f"07-{SHA[:8]}.safetensors"
+    assert fetch(host, tmp_path, RepoFile("a/b", "07.safetensors")).name == f"07-{SHA[:16]}.safetensors"
 
 
 @pytest.mark.parametrize("names", [(), ("a.ckpt",), ("../../x.safetensors",), ("/x.safetensors",)])
@@ -688,7 +708,7 @@ def test_a_list_that_cannot_be_read_is_a_failure(answer: str, tmp_path: Path):
     "a" * 500, "\u00e9" * 500, "\U0001f600" * 90, "<>|?*\"", "e\u0301", "-rf", "\ud800", "\u202egnp"])
 def test_names_are_safe_on_every_file_system(wanted: str):
     name = file_name(wanted, SHA)
-    assert len(name.encode()) <= 120 and re.fullmatch(rf"[\w.()+ -]+-{SHA[:8]}\.safetensors", name)
+    assert len(name.encode()) <= 120 and re.fullmatch(rf"[\w.()+ -]+-{SHA[:16]}\.safetensors", name)
     assert not name.startswith((".", " ")) and not re.match(r"(con|prn|aux|nul|com\d|lpt\d)\.", name, re.IGNORECASE)
 
 

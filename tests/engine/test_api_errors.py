@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from engine.api.errors import (
     MAX_DETAILS,
     ApiError,
+    BadRequest,
     Cancelled,
     ContentPolicyViolation,
     Detail,
@@ -26,7 +27,8 @@ from engine.api.errors import (
 )
 
 INFRASTRUCTURE = [
-    (StillInProgress(), 400, "bad_request"), (Unauthorized(), 401, "unauthorized"), (NotFound("The request"), 404, "not_found"),
+    (StillInProgress(), 400, "bad_request"), (BadRequest("no host"), 400, "bad_request"),
+    (Unauthorized(), 401, "unauthorized"), (NotFound("The request"), 404, "not_found"),
     (PayloadTooLarge(262144), 413, "payload_too_large"), (Cancelled(), 499, "client_cancelled"), (InternalError("no memory"), 500, "internal_error"),
     (Restarted(), 500, "runner_disconnected"), (QueueFull(8), 503, "runner_scheduling_failure"),
     (ModelsMissing("a.safetensors"), 503, "models_missing"), (InfrastructureError(504, "too late", "request_timeout"), 504, "request_timeout")]

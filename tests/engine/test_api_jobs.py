@@ -1,12 +1,13 @@
 """Jobs outlive the server in their folder, and what was not complete then ends with an error."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from engine.api import jobs
-from engine.api.errors import Cancelled
+from engine.api.errors import ApiError, Cancelled, Detail, InvalidRequest
 from engine.api.jobs import COMPLETED, IN_PROGRESS, Answer, Job, JobFolder
 
 
@@ -22,14 +23,13 @@ def test_a_complete_job_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_an_unfinished_job_comes_back_with_an_error_and_stays_so(tmp_path: Path, started: bool) -> None:
+def test_an_unfinished_job_comes_back_without_an_answer(tmp_path: Path, started: bool) -> None:
     job = Job("owner", "a fox", 7)
     if started:
         job.start()
     JobFolder(tmp_path).keep(job)
-    for _ in range(2):
-        back = JobFolder(tmp_path).restored()[job.request_id]
-        assert (back.status, back.answer.status, back.answer.body["error_type"]) == (COMPLETED, 500, "runner_disconnected")
+    back = JobFolder(tmp_path).restored()[job.request_id]
+    assert back == job and back.answer is None and not back.done.is_set()
 
 
 @pytest.mark.parametrize("content", ["", "{", "null", "[]", "{}", '{"request_id": "x"}'])
@@ -43,6 +43,24 @@ def test_a_damaged_file_costs_no_other(tmp_path: Path, content: str) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.parametrize(("entry", "value"), [("created", None), ("created", "now"), ("finished", "x"), ("logs", {}), ("request_id", 3),
+                                              ("prompt", []), ("answer", {"status": "x", "body": None}), ("answer", {}), ("status", None),
+                                              ("seed", "a")])
+def test_a_file_with_an_entry_of_another_type_costs_no_other(tmp_path: Path, entry: str, value: object) -> None:
+    whole, damaged = Job("owner", "a fox", 7), Job("owner", "a fox", 8)
+    for job in (whole, damaged):
+        JobFolder(tmp_path).keep(job)
+    file = tmp_path / f"{damaged.request_id}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), entry: value}))
+    assert list(JobFolder(tmp_path).restored()) == [whole.request_id]
+
+
+def test_only_the_servers_own_user_reads_a_job(tmp_path: Path) -> None:
+    JobFolder(tmp_path).keep(Job("owner", "a fox", 7, "https://example.com/secret"))
+    (file,) = tmp_path.iterdir()
+    assert os.name == "nt" or file.stat().st_mode & 0o077 == 0
+
+
 def test_a_file_does_not_speak_for_another_request(tmp_path: Path) -> None:
     job = Job("owner", "a fox", 7)
     JobFolder(tmp_path).keep(job)
@@ -52,7 +70,7 @@ def test_a_file_does_not_speak_for_another_request(tmp_path: Path) -> None:
 
 def test_the_oldest_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "KEPT", 3)
-    kept = [Job("owner", str(number), number, created=float(number)) for number in range(5)]
+    kept = [Job("owner", str(number), number, created=9.0 - number, finished=1.0 + number) for number in range(5)]
     for job in kept:
         JobFolder(tmp_path).keep(job)
     assert [job.seed for job in JobFolder(tmp_path).restored().values()] == [2, 3, 4]
@@ -66,6 +84,16 @@ def test_a_job_moves_forward_only() -> None:
     job.start()
     assert job.status == COMPLETED != IN_PROGRESS and job.failed
     assert json.dumps(job.answer.body)
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (Cancelled(), {"error": str(Cancelled()), "error_type": "client_cancelled"}),
+    (InvalidRequest([Detail(("body", "x"), "no", "value_error")]), {"error": "no", "error_type": "value_error"})])
+def test_a_status_names_the_failure(error: ApiError, said: dict[str, str]) -> None:
+    job = Job("owner", "a fox", 7)
+    assert job.failure() == {}
+    job.complete(Answer.of(error))
+    assert job.failure() == said
 
 
 def test_logs_end_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:

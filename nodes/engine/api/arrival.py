@@ -1,6 +1,7 @@
 """A file while it arrives: written, hashed and checked chunk by chunk, in threads so that a slow disk holds nobody up."""
 
 import asyncio
+import contextlib
 import hashlib
 import math
 import time
@@ -86,12 +87,14 @@ def megabytes(size: int) -> str:
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As asyncio.to_thread; cancelled, it first waits for the thread, so that a file is not closed while it is written."""
+    """As asyncio.to_thread; cancelled, however often, it first waits for the thread, so that a file is not closed while it is written."""
     task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         if not task.cancelled():
             task.exception()
         raise

@@ -84,9 +84,9 @@ class Slot:
 
 
 def file_name(wanted: str, sha256: str) -> str:
-    """`<stem>-<first 8 of sha256>.safetensors`, at most MAX_NAME bytes, for every file system; `wanted` is what a server calls the file."""
+    """`<stem>-<first 16 of sha256>.safetensors`, at most MAX_NAME bytes, for every file system; `wanted` is what a server calls the file."""
     plain = unicodedata.normalize("NFKC", re.split(r"[/\\]", wanted)[-1]).removesuffix(SUFFIX)
-    ending = f"-{sha256[:8]}{SUFFIX}"
+    ending = f"-{sha256[:16]}{SUFFIX}"
     stem = re.sub(r"[^\w.()+ -]", "_", plain).lstrip(". ")
     stem = f"_{stem}" if RESERVED.match(stem) else stem
     cut = stem.encode("utf-8", "ignore")[:MAX_NAME - len(ending)].decode("utf-8", "ignore").rstrip(". ")

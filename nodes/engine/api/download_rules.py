@@ -1,7 +1,10 @@
 """What the server's owner allows of downloads, and the two ways in which one ends badly."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from yarl import URL
 
 from .addresses import AddressRules, check_url
 
@@ -24,8 +27,8 @@ class DownloadFailed(OSError):
 class DownloadRules:
     """Whether LoRAs are downloaded at all, from where, how much and how patiently. ValueError for settings that make no sense.
 
-    `connect_seconds` is the limit until a server is connected, `stall_seconds` the longest wait for its next bytes. `tokens` holds one per host
-    and never appears in a text. `networks` and `plain_http` open what is closed otherwise, see AddressRules. `hub` may name a mirror.
+    `connect_seconds` is the limit until a server is connected, `stall_seconds` the longest wait for its next bytes. `tokens` holds one per host,
+    which never appears in a text. `networks` and `plain_http` open what is closed otherwise, see AddressRules. `hub` may name a mirror.
     """
 
     enabled: bool = False
@@ -44,9 +47,16 @@ class DownloadRules:
             raise ValueError(f"max_bytes is {self.max_bytes}, connect_seconds {self.connect_seconds}, stall_seconds {self.stall_seconds}; "
                              "all must be above 0.")
         for host, token in self.tokens.items():
+            if not re.fullmatch(r"[a-z0-9_.-]+", host):
+                raise ValueError(f"'{host}' has a token and is no host; write huggingface.co, in lower case, without https:// and port.")
             if not token.isascii() or not token.isprintable() or " " in token:
                 raise ValueError(f"the token for {host} holds a space, a line break or a letter that no token has. Copy it again.")
         check_url(self.hub, self.addresses)
+
+    def tokens_for(self, url: str) -> Mapping[str, str]:
+        """The tokens that a request for `url` may show: none where it is not encrypted, except to the hub, which the owner chose."""
+        asked = URL(url)
+        return self.tokens if asked.scheme == "https" or asked.origin() == URL(self.hub).origin() else {}
 
     @property
     def addresses(self) -> AddressRules:

@@ -91,21 +91,22 @@ class Downloader:
             if isinstance(source, RepoFile) and not source.weight_name:
                 source = RepoFile(source.repo, await self._only_file(session, source), source.revision)
             url = source.address(self.rules.hub)
+            tokens = self.rules.tokens_for(url)
             have, etag = slot.resumable()
             if have:
                 ranged = {"Range": f"bytes={have}-", "If-Range": etag}
-                async with followed(session, url, self.rules.addresses, ranged, self.rules.tokens) as answer:
+                async with followed(session, url, self.rules.addresses, ranged, tokens) as answer:
                     if _goes_on(answer, have, etag):
                         return await self._received(answer, have, source, slot, log)
                 slot.forget()
-            async with followed(session, url, self.rules.addresses, {}, self.rules.tokens) as answer:
+            async with followed(session, url, self.rules.addresses, {}, tokens) as answer:
                 if answer.response.status == 206:
                     raise DownloadFailed(f"{source}: {answer.response.url.raw_host} sent a part of the file instead of all of it.")
                 return await self._received(answer, 0, source, slot, log)
 
     async def _only_file(self, session: aiohttp.ClientSession, source: RepoFile) -> str:
         """The name of a repository's only .safetensors file."""
-        async with followed(session, source.address(self.rules.hub), self.rules.addresses, {}, self.rules.tokens) as answer:
+        async with followed(session, source.address(self.rules.hub), self.rules.addresses, {}, self.rules.tokens_for(self.rules.hub)) as answer:
             _check_status(answer, source)
             body = bytearray()
             async for chunk in answer.response.content.iter_chunked(CHUNK_BYTES):

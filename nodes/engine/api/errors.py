@@ -91,11 +91,18 @@ class InfrastructureError(ApiError):
         return {**super().headers(), "X-Fal-Error-Type": self.error_type}
 
 
-class StillInProgress(InfrastructureError):
+class BadRequest(InfrastructureError):
+    """What was sent cannot be read; `text` says what of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(400, text, "bad_request")
+
+
+class StillInProgress(BadRequest):
     """The result was asked for before there is one."""
 
     def __init__(self) -> None:
-        super().__init__(400, "Request is still in progress. Ask its status_url until it is COMPLETED.", "bad_request")
+        super().__init__("Request is still in progress. Ask its status_url until it is COMPLETED.")
 
 
 class Unauthorized(InfrastructureError):

@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import secrets
 import time
 import uuid
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .errors import ApiError, Restarted
+from pydantic import TypeAdapter
+
+from .errors import ApiError
 
 IN_QUEUE, IN_PROGRESS, COMPLETED = "IN_QUEUE", "IN_PROGRESS", "COMPLETED"
 KEPT = 1000  # finished jobs; then the oldest are forgotten
@@ -52,6 +55,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.done = asyncio.Event()
+        self.queued = self.unwanted = False  # whether ComfyUI's queue has had it, and whether its client wants it no longer
 
     def say(self, message: str, level: str = "INFO", source: str = "wan22") -> None:
         """A log line; beyond MAX_LOG_LINES nothing is kept."""
@@ -70,9 +74,20 @@ class Job:
     def failed(self) -> bool:
         return self.answer is not None and self.answer.status >= 400
 
+    def failure(self) -> dict[str, str]:
+        """What a status says of an answer that is an error."""
+        if self.answer is None or not self.failed:
+            return {}
+        detail = self.answer.body["detail"]
+        return {"error": detail, "error_type": self.answer.body["error_type"]} if isinstance(detail, str) else {
+            "error": "; ".join(entry["msg"] for entry in detail), "error_type": detail[0]["type"]}
+
     def metrics(self) -> dict[str, float]:
         """Seconds that the work took."""
         return {"inference_time": self.finished - self.started} if self.finished and self.started else {}
+
+
+_KEPT_JOB = TypeAdapter(Job)
 
 
 def random_seed() -> int:
@@ -90,6 +105,7 @@ class JobFolder:
         """OSError where the disk is full or the folder read-only."""
         written = self.folder / f"{job.request_id}.{secrets.token_hex(4)}.part"
         try:
+            written.touch(mode=0o600)  # webhooks are secrets
             with written.open("w", encoding="utf-8") as file:
                 json.dump(asdict(job), file)
                 file.flush()
@@ -99,17 +115,15 @@ class JobFolder:
             written.unlink(missing_ok=True)
 
     def restored(self) -> dict[str, Job]:
-        """Every job of before, the newest KEPT of them; what was not complete then ends with Restarted, and damaged files are left out."""
+        """Every job of before, the newest KEPT of them, without an answer where it was not complete. Damaged files are left out."""
         for part in self.folder.glob("*.part"):
             part.unlink(missing_ok=True)
-        jobs = sorted(filter(None, map(_read, self.folder.glob("*.json"))), key=lambda job: job.created)
+        jobs = sorted(filter(None, map(_read, self.folder.glob("*.json"))), key=lambda job: job.finished or math.inf)
         for job in jobs[:-KEPT]:
             self.forget(job)
         for job in jobs[-KEPT:]:
-            if job.answer is None:
-                job.complete(Answer.of(Restarted()))
-                self.keep(job)
-            job.done.set()
+            if job.answer is not None:
+                job.done.set()
         return {job.request_id: job for job in jobs[-KEPT:]}
 
     def forget(self, job: Job) -> None:
@@ -118,9 +132,7 @@ class JobFolder:
 
 def _read(file: Path) -> Job | None:
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        answer = kept.pop("answer")
-        job = Job(**{each.name: kept[each.name] for each in fields(Job) if each.name != "answer"}, answer=answer and Answer(**answer))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        job = _KEPT_JOB.validate_json(file.read_bytes())
+    except (OSError, ValueError):
         return None
-    return job if _ID.fullmatch(str(job.request_id)) and file.stem == job.request_id else None
+    return job if _ID.fullmatch(job.request_id) and file.stem == job.request_id else None

@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,7 +64,7 @@ class Settings(_Section):
 
     enabled: bool = False
     keys: tuple[Annotated[str, Field(min_length=SHORTEST_KEY, pattern=r"^[\x21-\x7e]+$")], ...] = Field((), repr=False)
-    public_url: str = ""
+    public_url: str = Field("", pattern=r"^(https?://[^\s?#]+)?$")
     max_waiting: int = Field(100, ge=1, le=10_000)
     models: Models = Models()
     downloads: Downloads = Downloads()
@@ -81,13 +80,13 @@ class Settings(_Section):
         settings.downloads.rules(), settings.webhooks.rules()
         return settings
 
-    def owner(self, authorization: str, remote: str | None, forwarded: bool) -> str | None:
+    def owner(self, authorization: str, local: bool) -> str | None:
         """Whose request it is: a fingerprint of its key, "" for a local one where no key is asked for, None for nobody's.
 
-        `authorization` is the header of that name, `remote` the address of the other end, `forwarded` whether a proxy stands between.
+        `authorization` is the header of that name.
         """
         if not self.keys:
-            return "" if not forwarded and _is_loopback(remote) else None
+            return "" if local else None
         scheme, _, given = authorization.partition(" ")
         known = _matches(given.strip(), self.keys) and scheme.lower() in ("key", "bearer")
         return hashlib.sha256(given.strip().encode()).hexdigest()[:16] if known else None
@@ -96,11 +95,3 @@ class Settings(_Section):
 def _matches(given: str, keys: Sequence[str]) -> bool:
     """Compared with every key in a time that tells nothing of how much was right."""
     return any([hmac.compare_digest(given.encode("utf-8", "surrogatepass"), key.encode()) for key in keys])
-
-
-def _is_loopback(remote: str | None) -> bool:
-    try:
-        address = ip_address((remote or "").partition("%")[0])
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -44,6 +44,12 @@ def audio(source: Source) -> Audio | None:
         return Audio(torch.from_numpy(np.concatenate(parts, axis=1)), stream.rate) if parts else None
 
 
+def tags(source: Source) -> dict[str, str]:
+    """What the file says of itself by name: "comment", the workflow and the like."""
+    with av.open(_rewound(source), "r") as container:
+        return dict(container.metadata)
+
+
 def is_plain(source: Source) -> bool:
     """Eight bit, upright and without alpha: what `frames` reads as ComfyUI does, within two levels."""
     with av.open(_rewound(source), "r") as container:

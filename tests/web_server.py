@@ -1,0 +1,50 @@
+"""A web server of this machine for what the endpoint fetches and tells."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKEN = "hf_a_token_that_nobody_may_read"
+
+
+class Web:
+    """A web server of this machine: gives files, one of them only to who has the token, and keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.arrived = threading.Condition()
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                web.asked.append(self.path)
+                content = web.files.get(self.path.partition("?")[0])
+                allowed = content is not None and self.headers.get("Authorization") == f"Bearer {TOKEN}"
+                self.send_response(200 if allowed else 404)
+                self.send_header("Content-Length", str(len(content) if allowed and content else 0))
+                self.end_headers()
+                self.wfile.write(content if allowed and content else b"")
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with web.arrived:
+                    web.posted.append((self.path, body))
+                    web.arrived.notify_all()
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def message(self, path: str) -> dict[str, Any]:
+        """What was posted to `path`, as soon as it has come."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: any(where == path for where, _ in self.posted), timeout=60)
+        return next(body for where, body in self.posted if where == path)
