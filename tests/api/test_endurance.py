@@ -101,3 +101,10 @@ def test_wrong_settings_are_told_without_their_values_and_leave_the_pack_whole(p
     with pytest.raises(ValueError, match="api.json") as refused:
         pack.nodes.host.api.settings()
     assert message in str(refused.value) and "short" not in str(refused.value).replace("shorter", "")
+
+
+def test_what_is_missing_is_said_with_folder_and_link(pack: Any) -> None:
+    api = pack.nodes.host.api
+    models = api.chosen_models(api.Models(vae="absent.safetensors"))
+    sentence = next(sentence for sentence in api.missing_models(models) if "absent" in sentence)
+    assert "models/vae" in sentence and "https://huggingface.co/" in sentence
