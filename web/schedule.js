@@ -5,7 +5,7 @@ import { chain, forEachNodeOn, nodesOf } from "./node_events.js";
 import { HEIGHT, SchedulePlot } from "./schedule_plot.js";
 
 const SETTINGS = ["steps", "guidance_scale", "guidance_scale_2", "shift", "solver", "acceleration", "boundary", "denoise"];
-const SUBGRAPH_INPUT = -10; // the front end's id of what a subgraph's inputs come from
+const SUBGRAPH_INPUT = "-10"; // the front end's id of what a subgraph's inputs come from: a number in some versions, a string in others
 const GAP = 6; // pixels below the plot
 const DELAY = 150; // milliseconds without a change
 const previews = new WeakMap(); // of each sampler
@@ -18,7 +18,7 @@ function valueOf(node, name) {
   const source = node.getInputNode(slot);
   if (source?.type?.startsWith("Primitive")) return source.widgets?.[0]?.value;
   const link = node.getInputLink(slot);
-  if (link?.origin_id !== SUBGRAPH_INPUT) return undefined;
+  if (String(link?.origin_id) !== SUBGRAPH_INPUT) return undefined;
   const [outside, another] = nodesOf(app.rootGraph ?? app.graph).filter((one) => one.subgraph === node.graph);
   return outside && !another ? valueOf(outside, node.graph.inputs[link.origin_slot].name) : undefined;
 }
