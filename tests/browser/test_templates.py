@@ -36,6 +36,7 @@ def open_templates(page: Page) -> None:
 def open_template(page: Page, name: str) -> None:
     open_templates(page)
     page.get_by_test_id(f"template-workflow-{name}").click()
+    page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow.path.includes(name)", arg=name)
     wait_for_nodes(page, len(workflows.shipped(name)["nodes"]))
 
 
