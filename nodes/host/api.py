@@ -101,7 +101,7 @@ class Endpoint:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.blueprint = settings, Blueprint.read(BLUEPRINT)
-        self.folder = JobFolder(Path(folder_paths.get_system_user_directory("wan22")) / "requests")
+        self.folder = JobFolder.claimed(Path(folder_paths.get_system_user_directory("wan22")))
         self.log_lines = queue.LogLines()
         loras = Path(folder_paths.get_folder_paths("loras")[0])
         self.downloader = Downloader(loras / DOWNLOADED, settings.downloads.rules())

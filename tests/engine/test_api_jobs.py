@@ -1,5 +1,6 @@
 """Jobs outlive the server in their folder, and what was not complete then ends with an error."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -75,6 +76,17 @@ def test_the_oldest_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         JobFolder(tmp_path).keep(job)
     assert [job.seed for job in JobFolder(tmp_path).restored().values()] == [2, 3, 4]
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_servers_that_share_a_user_folder_do_not_share_jobs(tmp_path: Path) -> None:
+    first = JobFolder.claimed(tmp_path)
+    first.keep(Job("owner", "a fox", 7))
+    second, third = JobFolder.claimed(tmp_path), JobFolder.claimed(tmp_path)
+    assert [folder.folder.name for folder in (first, second, third)] == ["requests", "requests_2", "requests_3"]
+    assert len(first.restored()) == 1 and not second.restored()
+    del first
+    gc.collect()
+    assert len(JobFolder.claimed(tmp_path).restored()) == 1
 
 
 def test_a_job_moves_forward_only() -> None:

@@ -106,7 +106,7 @@ async def locked(path: Path, waits: Callable[[], None]) -> AsyncIterator[None]:
     """Alone among all processes; the system frees the lock of one that dies. `waits` is called once if there is another."""
     with path.open("a+b") as file:
         told = False
-        while not _locked(file):
+        while not try_lock(file):
             if not told:
                 waits()
             told = True
@@ -117,7 +117,8 @@ async def locked(path: Path, waits: Callable[[], None]) -> AsyncIterator[None]:
             _unlock(file)
 
 
-def _locked(file: IO[bytes]) -> bool:
+def try_lock(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed; False where another has it."""
     try:
         if sys.platform == "win32":
             file.seek(0)

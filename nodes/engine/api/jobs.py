@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from .cache import try_lock
 from .errors import ApiError
 
 IN_QUEUE, IN_PROGRESS, COMPLETED = "IN_QUEUE", "IN_PROGRESS", "COMPLETED"
@@ -100,6 +101,19 @@ class JobFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def claimed(cls, parent: Path) -> "JobFolder":
+        """The first of requests, requests_2, ... that no other running server has, so that none ends another's jobs when it starts."""
+        names = ("requests", *(f"requests_{number}" for number in range(2, 100)))
+        return next(folder for folder in map(cls, map(parent.joinpath, names)) if folder._claim())
+
+    def _claim(self) -> bool:
+        self._lock = (self.folder / ".lock").open("a+b")  # held until the process ends
+        try:
+            return try_lock(self._lock)
+        except OSError:
+            return True  # this file system has no locks
 
     def keep(self, job: Job) -> None:
         """OSError where the disk is full or the folder read-only."""
