@@ -86,7 +86,7 @@ def test_what_a_user_removes_or_interrupts_is_cancelled(alice: Client, service: 
 
 
 def test_a_cancelled_job_ends_however_near_it_is_to_its_start(alice: Client, long: dict[str, Any]) -> None:
-    for attempt in range(40):
+    for attempt in range(20):
         job = alice.submit({**long, "seed": 5000 + attempt})
         time.sleep(attempt % 10 / 2000)
         alice.call("PUT", f"{REQUESTS}/{job}/cancel")
