@@ -57,6 +57,10 @@ def test_what_was_done_outlives_a_kill_and_what_was_not_ends_with_an_error(start
         again = client.result(done).body
         assert (again["seed"], again["video"]["file_name"]) == (made["seed"], made["video"]["file_name"])
         assert client.wait(done)["logs"]
+        asked = f"https://queue.fal.run/fal-ai/wan/requests/{done}"
+        seen = {(host, origin): client.call("GET", "/fal/proxy", x_fal_target_url=asked, Host=host, Origin=origin).status for host, origin in (
+            ("localhost:3000", "http://localhost:3000"), ("localhost:3000", "null"), ("page.example:8188", "http://page.example:8188"))}
+        assert list(seen.values()) == [200, 401, 401]  # a page's own server here, a page without a name, a page whose name was made to lead here
         assert client.call("GET", f"/view?filename={made['video']['file_name']}&subfolder=video/api").status == 200
         for job in (running, waiting):
             assert client.wait(job)["status"] == "COMPLETED"
