@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 
+from .engine.api import answers
 from .engine.api.addresses import AddressRefused, check_url
 from .engine.api.callers import is_local
 from .engine.api.errors import (
@@ -26,7 +27,7 @@ from .engine.api.errors import (
     StillInProgress,
     Unauthorized,
 )
-from .engine.api.jobs import COMPLETED, IN_QUEUE, Job
+from .engine.api.jobs import COMPLETED, Job
 from .engine.api.openapi import document
 from .engine.api.schema import APP, ENDPOINT, MAX_BODY_BYTES, parse
 from .engine.api.settings import Settings
@@ -97,7 +98,7 @@ async def run(call: Call) -> web.Response:
 
 async def submit(call: Call) -> web.Response:
     job = await call.submitted()
-    return _json(job, {**_urls(call, job), "status": IN_QUEUE, "queue_position": call.endpoint.queue_position(job)})
+    return _json(job, answers.submitted(job, call.base_url, call.endpoint.queue_position(job)))
 
 
 async def status(call: Call) -> web.Response:
@@ -137,11 +138,11 @@ async def cancel(call: Call) -> web.Response:
     try:
         job = call.job()
     except NotFound:
-        return web.json_response({"status": "NOT_FOUND"}, status=404)
+        return web.json_response(answers.cancellation(answers.NOT_FOUND), status=404)
     if job.status == COMPLETED:
-        return _json(job, {"status": "ALREADY_COMPLETED"}, 400)
+        return _json(job, answers.cancellation(answers.ALREADY_COMPLETED), 400)
     call.endpoint.cancel(job)
-    return _json(job, {"status": "CANCELLATION_REQUESTED"}, 202)
+    return _json(job, answers.cancellation(answers.CANCELLATION_REQUESTED), 202)
 
 
 REQUESTS = rf"{QUEUE}/(?:{re.escape(APP)}|{re.escape(ENDPOINT)})/requests/(?P<request_id>[^/]+)"
@@ -235,16 +236,8 @@ def _target(request: web.Request) -> tuple[str, str]:
 
 
 def _state(call: Call, job: Job, first_line: int = 0) -> dict[str, Any]:
-    if job.status == IN_QUEUE:
-        return {"status": IN_QUEUE, **_urls(call, job), "queue_position": call.endpoint.queue_position(job)}
-    logs = job.logs[first_line:] if call.parameter("logs").lower() in ("1", "true") else []
-    more = {"metrics": job.metrics(), **job.failure()} if job.status == COMPLETED else {}
-    return {"status": job.status, **_urls(call, job), "logs": logs, **more}
-
-
-def _urls(call: Call, job: Job) -> dict[str, str]:
-    url = f"{call.base_url}{QUEUE}/{APP}/requests/{job.request_id}"
-    return {"request_id": job.request_id, "response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
+    with_logs = call.parameter("logs").lower() in ("1", "true")
+    return answers.state(job, call.base_url, call.endpoint.queue_position(job), with_logs, first_line)
 
 
 def _result(job: Job) -> web.Response:

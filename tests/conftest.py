@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import precision
 import tiny_pretrained
 import tiny_weights
 import workflows
@@ -16,6 +17,13 @@ from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, pr
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-english", action="store_true", help="bring locales/en in line with the nodes")
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """The test computes in float64 whatever asks for float32."""
+    with precision.float64():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyui import ComfyUI
-
-RUN = "/fal-ai/wan/v2.2-a14b/text-to-video/lora"
-SUBMIT = f"/queue{RUN}"
-REQUESTS = "/queue/fal-ai/wan/requests"
+from hosted_contract import REQUESTS, SUBMIT
 
 
 @dataclass(frozen=True)

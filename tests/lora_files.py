@@ -17,7 +17,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Known:
-    """A file's tensors and the weight differences it stands for at scale 1, by module; `low` where they differ for the low expert."""
+    """A file's tensors in float32, and the weight differences in float64 that it stands for at scale 1, by module; `low` where they differ for the
+    low expert."""
 
     tensors: Tensors
     delta: Tensors
@@ -30,8 +31,17 @@ def factors(shapes: Shapes, seed: int = 0) -> dict[str, tuple[torch.Tensor, torc
     made = {}
     for module in MODULES:
         out, inner = shapes[f"{module}.weight"]
-        made[module] = torch.randn(out, RANK, generator=generator) / 4, torch.randn(RANK, inner, generator=generator) / 4
+        made[module] = randn(out, RANK, generator=generator) / 4, randn(RANK, inner, generator=generator) / 4
     return made
+
+
+def randn(*shape: int, generator: torch.Generator) -> torch.Tensor:
+    """In float64, but without more digits than float32 has."""
+    return torch.randn(shape, generator=generator).double()
+
+
+def in_float32(tensors: Tensors) -> Tensors:
+    return {key: tensor.float() for key, tensor in tensors.items()}
 
 
 def low_rank(prefix: str, spell: Callable[[str], str], up: str, down: str, alpha: str | None = None) -> Callable[[Shapes], Known]:
@@ -45,7 +55,7 @@ def low_rank(prefix: str, spell: Callable[[str], str], up: str, down: str, alpha
             if alpha:
                 tensors[key + alpha] = torch.tensor(ALPHA)
             delta[module] = b @ a * (ALPHA / RANK if alpha else 1.0)
-        return Known(tensors, delta)
+        return Known(in_float32(tensors), delta)
 
     return write
 
@@ -57,7 +67,7 @@ def both_experts(shapes: Shapes) -> Known:
             key = prefix + diffusers_name(module)
             tensors |= {f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}
             into[module] = b @ a
-    return Known(tensors, delta, low)
+    return Known(in_float32(tensors), delta, low)
 
 
 def rank_stabilised(shapes: Shapes) -> Known:
@@ -77,13 +87,13 @@ def differences(shapes: Shapes) -> Known:
     generator = torch.Generator().manual_seed(3)
     tensors, delta = {}, {}
     for module in MODULES:
-        delta[module] = torch.randn(shapes[f"{module}.weight"], generator=generator) / 8
-        delta[f"{module}.bias"] = torch.randn(shapes[f"{module}.bias"], generator=generator) / 8
+        delta[module] = randn(*shapes[f"{module}.weight"], generator=generator) / 8
+        delta[f"{module}.bias"] = randn(*shapes[f"{module}.bias"], generator=generator) / 8
         tensors |= {f"diffusion_model.{module}.diff": delta[module], f"diffusion_model.{module}.diff_b": delta[f"{module}.bias"]}
     for module in ("blocks.0", "head"):
-        delta[f"{module}.modulation"] = torch.randn(shapes[f"{module}.modulation"], generator=generator) / 8
+        delta[f"{module}.modulation"] = randn(*shapes[f"{module}.modulation"], generator=generator) / 8
         tensors[f"diffusion_model.{module}.diff_m"] = delta[f"{module}.modulation"]
-    return Known(tensors, delta)
+    return Known(in_float32(tensors), delta)
 
 
 def with_bias(shapes: Shapes) -> Known:
@@ -91,10 +101,10 @@ def with_bias(shapes: Shapes) -> Known:
     generator = torch.Generator().manual_seed(4)
     tensors, delta = dict(plain.tensors), dict(plain.delta)
     for module in MODULES:
-        bias = torch.randn(shapes[f"{module}.bias"], generator=generator)
+        bias = randn(*shapes[f"{module}.bias"], generator=generator)
         tensors[f"diffusion_model.{module}.lora_B.bias"] = bias
         delta[f"{module}.bias"] = bias * ALPHA / RANK
-    return Known(tensors, delta)
+    return Known(in_float32(tensors), delta)
 
 
 def loha(shapes: Shapes) -> Known:
@@ -104,7 +114,7 @@ def loha(shapes: Shapes) -> Known:
         tensors |= {f"{key}.hada_w1_a": b1, f"{key}.hada_w1_b": a1, f"{key}.hada_w2_a": b2, f"{key}.hada_w2_b": a2}
         tensors[f"{key}.alpha"] = torch.tensor(ALPHA)
         delta[module] = (b1 @ a1) * (b2 @ a2) * ALPHA / RANK
-    return Known(tensors, delta)
+    return Known(in_float32(tensors), delta)
 
 
 def lokr(shapes: Shapes) -> Known:
@@ -112,12 +122,12 @@ def lokr(shapes: Shapes) -> Known:
     tensors, delta = {}, {}
     for module in MODULES:
         out, inner = shapes[f"{module}.weight"]
-        w1 = torch.randn(4, 8, generator=generator)
-        a, b = torch.randn(out // 4, RANK, generator=generator) / 8, torch.randn(RANK, inner // 8, generator=generator) / 8
+        w1 = randn(4, 8, generator=generator)
+        a, b = randn(out // 4, RANK, generator=generator) / 8, randn(RANK, inner // 8, generator=generator) / 8
         key = "lycoris_" + diffusers_name(module).replace(".", "_")
         tensors |= {f"{key}.lokr_w1": w1, f"{key}.lokr_w2_a": a, f"{key}.lokr_w2_b": b, f"{key}.alpha": torch.tensor(ALPHA)}
         delta[module] = torch.kron(w1, a @ b) * ALPHA / RANK
-    return Known(tensors, delta)
+    return Known(in_float32(tensors), delta)
 
 
 def underscored(module: str) -> str:
@@ -156,9 +166,9 @@ FAMILIES: dict[str, Callable[[Shapes], Known]] = {
 
 
 def weight(model: Any, key: str) -> torch.Tensor:
-    """A parameter as the patched model would use it, in float32."""
+    """A parameter as the patched model would use it, computed in float64."""
     import comfy.lora
     import comfy.utils
     full = f"diffusion_model.{key}"
-    original = comfy.utils.get_attr(model.model, full).detach().clone().float()
-    return comfy.lora.calculate_weight(model.patches[full], original, full) if full in model.patches else original
+    original = comfy.utils.get_attr(model.model, full).detach().clone().double()
+    return comfy.lora.calculate_weight(model.patches[full], original, full, torch.float64) if full in model.patches else original

@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 
 import tiny_weights
+from sampling_runs import TOKENS
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -48,7 +49,7 @@ def official_expert(weights: tiny_weights.Weights) -> torch.nn.Module:
     dim, layers = weights["head.modulation"].shape[-1], sum(key.endswith("self_attn.q.weight") for key in weights)
     model = official_model_module().WanModel(
         model_type="t2v", dim=dim, ffn_dim=weights["blocks.0.ffn.0.weight"].shape[0], num_heads=dim // 128, num_layers=layers,
-        text_dim=4096, in_dim=16, out_dim=16, cross_attn_norm=True, eps=1e-6).eval()
+        text_len=TOKENS, text_dim=4096, in_dim=16, out_dim=16, cross_attn_norm=True, eps=1e-6).eval()
     model.load_state_dict(weights)
     return model
 
@@ -69,7 +70,7 @@ def official_scheduler(solver: str, steps: int, shift: float):
 @torch.no_grad()
 def official_sample(experts: tuple[torch.nn.Module, torch.nn.Module], noise: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor,
                     solver: str, steps: int, shift: float, guidance: tuple[float, float], boundary: float) -> torch.Tensor:
-    """The loop of wan/text2video.py, generate(), for one latent (1, 16, T, H, W) and prompts (512, 4096)."""
+    """The loop of wan/text2video.py, generate(), for one latent (1, 16, T, H, W) and prompts (TOKENS, 4096)."""
     scheduler = official_scheduler(solver, steps, shift)
     latents = noise[0]
     tokens = latents.shape[1] * latents.shape[2] * latents.shape[3] // 4
@@ -83,15 +84,16 @@ def official_sample(experts: tuple[torch.nn.Module, torch.nn.Module], noise: tor
     return latents[None]
 
 
-def diffusers_pipeline(high: tiny_weights.Weights, low: tiny_weights.Weights, shift: float, boundary: float):
-    """diffusers' WanPipeline over both experts, weights converted by diffusers' own loader."""
+def diffusers_pipeline(high: torch.nn.Module, low: torch.nn.Module, shift: float, boundary: float):
+    """diffusers' WanPipeline over both experts."""
     from diffusers import UniPCMultistepScheduler, WanPipeline
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, num_train_timesteps=1000)
-    return WanPipeline(tokenizer=None, text_encoder=None, transformer=_diffusers_expert(high), vae=_LatentOnly(), scheduler=scheduler,
-                       transformer_2=_diffusers_expert(low), boundary_ratio=boundary)
+    return WanPipeline(tokenizer=None, text_encoder=None, transformer=high, vae=_LatentOnly(), scheduler=scheduler,
+                       transformer_2=low, boundary_ratio=boundary)
 
 
-def _diffusers_expert(weights: tiny_weights.Weights) -> torch.nn.Module:
+def diffusers_expert(weights: tiny_weights.Weights) -> torch.nn.Module:
+    """Weights converted by diffusers' own loader."""
     from diffusers import WanTransformer3DModel
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
     dim, layers = weights["head.modulation"].shape[-1], sum(key.endswith("self_attn.q.weight") for key in weights)

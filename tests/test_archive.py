@@ -16,6 +16,7 @@ import pytest
 import toml
 
 from comfyui import COMFYUI, ROOT, ComfyUI
+from hosted_contract import LORA_PARAMETERS, PARAMETERS
 from test_start import NODES, TROUBLE
 
 FOLDER = "Wan2.2-Video+LoRA(1)"  # a name that no module could have; with a space in it, aiohttp 3.14 serves nobody's files
@@ -24,11 +25,6 @@ OPTIONAL = {"subgraphs"}
 MOST_BYTES = 1_000_000
 PROJECT = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ENDPOINT = [
-    "prompt", "negative_prompt", "num_frames", "frames_per_second", "seed", "resolution", "aspect_ratio", "num_inference_steps",
-    "enable_safety_checker", "enable_output_safety_checker", "enable_prompt_expansion", "acceleration", "guidance_scale", "guidance_scale_2", "shift",
-    "interpolator_model", "num_interpolated_frames", "adjust_fps_for_interpolation", "video_quality", "video_write_mode", "loras", "reverse_video",
-    "path", "weight_name", "scale", "transformer"]
 CELL = re.compile(r"`([^`]+)`")
 
 
@@ -186,7 +182,7 @@ def test_the_readme_finds_a_widget_for_every_parameter_of_the_endpoint(empty: Co
     inputs = {node["display_name"]: {**node["input"].get("required", {}), **node["input"].get("optional", {})}
               for node in empty.object_info().values()}
     table = rows(README, "### From the endpoint's parameters")
-    assert sorted(name for row in table for name in CELL.findall(row[0])) == sorted(ENDPOINT)
+    assert sorted(name for row in table for name in CELL.findall(row[0])) == sorted(PARAMETERS | LORA_PARAMETERS)
     for row in table:
         assert all(widget in inputs[row[1]] for widget in CELL.findall(row[2]))
 

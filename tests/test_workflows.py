@@ -13,14 +13,11 @@ import workflows
 from comfyui import ROOT, ComfyUI
 from engine.api.graph import Blueprint
 from engine.model_files import DOWNLOADS
+from hosted_contract import DEFAULTS
 
 FILES = workflows.workflow_files()
 BLUEPRINT = ROOT / "subgraphs" / "Wan 2.2 Text to Video.json"
-ENDPOINT = {"prompt": "", "negative_prompt": "", "num_frames": 81, "frames_per_second": 16, "seed": 0, "resolution": "720p", "aspect_ratio": "16:9",
-            "num_inference_steps": 27, "enable_safety_checker": False, "enable_output_safety_checker": False, "enable_prompt_expansion": False,
-            "acceleration": "regular", "guidance_scale": 3.5, "guidance_scale_2": 4, "shift": 5, "interpolator_model": "film",
-            "num_interpolated_frames": 1, "adjust_fps_for_interpolation": True, "video_quality": "high", "video_write_mode": "balanced",
-            "reverse_video": False}  # the hosted endpoint's parameters but `loras`, with its defaults; its seed is random
+WIDGETS = {"prompt": "", **{name: value for name, value in DEFAULTS.items() if name != "loras"}, "seed": 0}  # `loras` is a socket
 SMALL: dict[str, Any] = {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "length": 17, "steps": 2, "enabled": True,
          "when_unsafe": "blur"}
 FRAMES = {"core_template_mix": 17, "modular": 17}  # frames of the workflows that do not interpolate
@@ -118,7 +115,7 @@ def test_the_blueprint_is_the_endpoint_with_its_names_and_defaults() -> None:
     node, subgraph = blueprint()
     names = [name for _, name in node["properties"]["proxyWidgets"]]
     widgets = dict(zip(names, node["widgets_values"], strict=True))
-    assert {name: widgets[name] for name in ENDPOINT} == ENDPOINT
+    assert {name: widgets[name] for name in WIDGETS} == WIDGETS
     assert widgets["control_after_generate"] == "randomize"
     assert [slot["name"] for slot in node["inputs"] if not slot.get("widget")] == ["loras"]
     assert [slot["name"] for slot in node["outputs"]][:2] == ["video", "prompt"]

@@ -28,7 +28,7 @@ from ..engine.api.graph import EXPAND, SAVE, Blueprint
 from ..engine.api.jobs import COMPLETED, KEPT, Answer, Job, JobFolder, random_seed
 from ..engine.api.schema import LoRAWeight, TextToVideoInput, TextToVideoOutput, VideoFile
 from ..engine.api.settings import Models, Settings
-from ..engine.api.sources import LocalFile, LoRASource, lora_source
+from ..engine.api.sources import LocalFile, LoRASource, local_file, lora_source
 from ..engine.api.webhooks import deliver
 from ..engine.model_files import DOWNLOADS, missing_file
 from ..engine.pairs import likely_pair
@@ -156,7 +156,9 @@ class Endpoint:
     def _source(self, index: int, weight: LoRAWeight, names: list[str]) -> LoRASource:
         try:
             source = lora_source(weight.path, weight.weight_name, names)
-            if not isinstance(source, LocalFile):
+            if isinstance(source, LocalFile):
+                local_file(source.name, map(Path, folder_paths.get_folder_paths("loras")))
+            else:
                 self.downloader.check(source)
         except DownloadRefused as error:
             raise _bad_lora(index, weight, error) from error

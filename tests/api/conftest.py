@@ -21,7 +21,6 @@ from comfyui import ROOT, ComfyUI, import_comfyui, link, prepare_base
 from web_server import Web
 
 HERE = Path(__file__).parent
-ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
 SMALLEST = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames": 17, "num_inference_steps": 2, "resolution": "480p",
             "aspect_ratio": "1:1", "num_interpolated_frames": 0, "interpolator_model": "none", "acceleration": "none",
             "guidance_scale": 1, "guidance_scale_2": 1, "video_write_mode": "fast", "video_quality": "low"}

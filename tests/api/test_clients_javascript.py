@@ -2,12 +2,12 @@
 
 from typing import Any
 
-LOG_LINE = {"message", "level", "source", "timestamp"}
+from hosted_contract import LOG_LINE, OUTPUT
 
 
 def test_the_example_prints_the_log_and_gets_the_video(javascript: Any, fresh: dict[str, Any]) -> None:
     result, printed = javascript("subscribe", fresh)
-    assert set(result) == {"data", "requestId"} and set(result["data"]) == {"video", "prompt", "seed"}
+    assert set(result) == {"data", "requestId"} and set(result["data"]) == OUTPUT
     assert result["requestId"] and result["data"]["seed"] == fresh["seed"]
     assert result["data"]["video"]["content_type"] == "video/mp4" and printed
 

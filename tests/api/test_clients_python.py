@@ -7,9 +7,7 @@ from typing import Any
 import av
 
 from comfyui import ComfyUI
-
-ASKED_AGAIN = {408, 409, 429, 502, 503, 504}  # the clients repeat what is answered with these
-LOG_LINE = {"message", "level", "source", "timestamp"}
+from hosted_contract import ASKED_AGAIN, LOG_LINE, OUTPUT, REQUESTS
 
 
 def frames(server: ComfyUI, result: dict[str, Any]) -> tuple[int, int, int]:
@@ -25,7 +23,7 @@ def frames(server: ComfyUI, result: dict[str, Any]) -> tuple[int, int, int]:
 
 def test_the_example_prints_the_log_and_gets_the_video(endpoint: ComfyUI, python: Any, fresh: dict[str, Any]) -> None:
     result, printed = python("subscribe", fresh)
-    assert set(result) == {"video", "prompt", "seed"} and (result["prompt"], result["seed"]) == (fresh["prompt"], fresh["seed"])
+    assert set(result) == OUTPUT and (result["prompt"], result["seed"]) == (fresh["prompt"], fresh["seed"])
     assert frames(endpoint, result) == (17, 480, 480)
     assert printed and all(printed)
 
@@ -57,7 +55,7 @@ def test_logs_only_grow(python: Any, fresh: dict[str, Any]) -> None:
 
 def test_the_urls_of_a_job_lead_back_to_the_server(endpoint: ComfyUI, python: Any, video: dict[str, Any]) -> None:
     seen, _ = python("handle", video)
-    job = f"{endpoint.url}/queue/fal-ai/wan/requests/{seen['request_id']}"
+    job = f"{endpoint.url}{REQUESTS}/{seen['request_id']}"
     assert seen["urls"] == [job, f"{job}/status", f"{job}/cancel"]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from comfyui import ComfyUI
+from hosted_contract import APP, ENDPOINT, FILE, OPENAPI, REQUESTS, RUN, SUBMIT
 
-RUN = "/fal-ai/wan/v2.2-a14b/text-to-video/lora"
 UNKNOWN = "3f2b0e0c-0000-4000-8000-000000000000"
 
 
@@ -27,12 +27,12 @@ def completed(curl: Any, url: str) -> dict[str, Any]:
 
 def test_a_call_waits_for_the_video(curl: Any, video: dict[str, Any]) -> None:
     code, result = curl("POST", RUN, video)
-    assert code == 200 and set(result["video"]) == {"url", "content_type", "file_name", "file_size"}
+    assert code == 200 and set(result["video"]) == FILE
 
 
-@pytest.mark.parametrize("path", ["/queue/fal-ai/wan", f"/queue{RUN}"], ids=["short path", "full path"])
+@pytest.mark.parametrize("path", [f"/queue/{APP}", f"/queue/{ENDPOINT}"], ids=["short path", "full path"])
 def test_a_job_is_submitted_watched_and_fetched(curl: Any, fresh: dict[str, Any], path: str) -> None:
-    code, submitted = curl("POST", f"/queue{RUN}", fresh)
+    code, submitted = curl("POST", SUBMIT, fresh)
     assert code == 200
     assert {"status", "request_id", "response_url", "status_url", "cancel_url", "queue_position"} <= set(submitted)
     job = f"{path}/requests/{submitted['request_id']}"
@@ -43,21 +43,21 @@ def test_a_job_is_submitted_watched_and_fetched(curl: Any, fresh: dict[str, Any]
 
 
 def test_a_job_is_cancelled(emptied: ComfyUI, curl: Any, long: dict[str, Any]) -> None:
-    _, submitted = curl("POST", f"/queue{RUN}", long)
+    _, submitted = curl("POST", SUBMIT, long)
     assert curl("PUT", submitted["cancel_url"]) == (202, {"status": "CANCELLATION_REQUESTED"})
     completed(curl, submitted["status_url"])
     assert curl("GET", submitted["response_url"])[0] == 499
 
 
 def test_an_unknown_job_is_not_found(curl: Any) -> None:
-    job = f"/queue/fal-ai/wan/requests/{UNKNOWN}"
+    job = f"{REQUESTS}/{UNKNOWN}"
     assert curl("PUT", f"{job}/cancel") == (404, {"status": "NOT_FOUND"})
     for path in (job, f"{job}/status", f"{job}/status/stream"):
         code, error = curl("GET", path)
         assert code == 404 and error["detail"] and error["error_type"]
 
 
-@pytest.mark.parametrize("path", [RUN, f"/queue{RUN}"])
+@pytest.mark.parametrize("path", [RUN, SUBMIT])
 def test_a_wrong_value_is_refused_with_its_field(curl: Any, video: dict[str, Any], path: str) -> None:
     code, error = curl("POST", path, {**video, "loras": [{"path": "a.safetensors", "scale": 5}]})
     assert code == 422
@@ -66,6 +66,6 @@ def test_a_wrong_value_is_refused_with_its_field(curl: Any, video: dict[str, Any
 
 
 def test_the_document_describes_what_is_served(curl: Any, endpoint: ComfyUI) -> None:
-    code, document = curl("GET", "/fal/openapi.json")
-    assert code == 200 and document["openapi"].startswith("3.") and {RUN, f"/queue{RUN}"} <= set(document["paths"])
+    code, document = curl("GET", OPENAPI)
+    assert code == 200 and document["openapi"].startswith("3.") and {RUN, SUBMIT} <= set(document["paths"])
     assert document["servers"] == [{"url": endpoint.url}]

@@ -10,7 +10,8 @@ import pytest
 
 import videos
 from comfyui import ComfyUI
-from endpoint_client import REQUESTS, RUN, SUBMIT, Client, Reply
+from endpoint_client import Client, Reply
+from hosted_contract import APP, OPENAPI, PROXY, REQUESTS, RUN, SUBMIT
 from web_server import Web
 
 CLIENTS = 50
@@ -57,8 +58,8 @@ def test_what_was_done_outlives_a_kill_and_what_was_not_ends_with_an_error(start
         again = client.result(done).body
         assert (again["seed"], again["video"]["file_name"]) == (made["seed"], made["video"]["file_name"])
         assert client.wait(done)["logs"]
-        asked = f"https://queue.fal.run/fal-ai/wan/requests/{done}"
-        seen = {(host, origin): client.call("GET", "/fal/proxy", x_fal_target_url=asked, Host=host, Origin=origin).status for host, origin in (
+        asked = f"https://queue.fal.run/{APP}/requests/{done}"
+        seen = {(host, origin): client.call("GET", PROXY, x_fal_target_url=asked, Host=host, Origin=origin).status for host, origin in (
             ("localhost:3000", "http://localhost:3000"), ("localhost:3000", "null"), ("page.example:8188", "http://page.example:8188"))}
         assert list(seen.values()) == [200, 401, 401]  # a page's own server here, a page without a name, a page whose name was made to lead here
         assert client.call("GET", f"/view?filename={made['video']['file_name']}&subfolder=video/api").status == 200
@@ -89,10 +90,10 @@ def test_the_switch_in_the_environment_is_understood_however_it_is_written(pack:
     assert pack.nodes.host.api.settings().enabled is enabled
 
 
-@pytest.mark.parametrize("path", [RUN, SUBMIT, "/fal/proxy"])
+@pytest.mark.parametrize("path", [RUN, SUBMIT, PROXY])
 def test_without_being_switched_on_nothing_is_there(server: ComfyUI, path: str) -> None:
     assert Client(server).call("POST", path, {"prompt": "x"}).status in (404, 405)
-    assert Client(server).call("GET", "/fal/openapi.json").status == 404
+    assert Client(server).call("GET", OPENAPI).status == 404
 
 
 @pytest.mark.parametrize(("settings", "message"), [

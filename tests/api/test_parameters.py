@@ -13,7 +13,8 @@ import pytest
 import tiny_weights
 import videos
 from comfyui import ComfyUI
-from endpoint_client import RUN, Client
+from endpoint_client import Client
+from hosted_contract import PARAMETERS, RUN
 
 BASE = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames": 17, "num_inference_steps": 2, "resolution": "480p",
         "aspect_ratio": "1:1", "num_interpolated_frames": 0, "video_write_mode": "fast"}
@@ -90,7 +91,7 @@ def expanded(plain: Made, changed: Made) -> bool:
     return plain.answer["prompt"] == BASE["prompt"] != changed.answer["prompt"] and pictures(plain, changed)
 
 
-@pytest.mark.parametrize(("name", "value", "beside", "law"), [
+ROWS: list[tuple[str, Any, dict[str, Any], Law]] = [
     ("prompt", "two cats", {}, pictures),
     ("negative_prompt", "rain", {}, pictures),
     ("num_frames", 21, {}, frames(21)),
@@ -111,7 +112,15 @@ def expanded(plain: Made, changed: Made) -> bool:
     ("loras", [{"path": LORA, "transformer": "both", "scale": 4}], {}, pictures),
     ("reverse_video", True, {}, backwards),
     ("enable_prompt_expansion", True, {}, expanded),
-], ids=lambda value: value if isinstance(value, str) else "")
+]
+CHECKS = {"enable_safety_checker": "child pornography", "enable_output_safety_checker": "a red circle"}
+
+
+def test_every_parameter_has_its_row() -> None:
+    assert {name for name, *_ in ROWS} | set(CHECKS) == PARAMETERS
+
+
+@pytest.mark.parametrize(("name", "value", "beside", "law"), ROWS, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_parameter_has_its_effect(make: Make, name: str, value: Any, beside: dict[str, Any], law: Law) -> None:
     assert law(make(**beside), make(**{**beside, name: value}))
 
@@ -126,7 +135,7 @@ def test_an_interpolator_doubles_frames_and_rate(make: Make) -> None:
     assert (made.facts.frames, made.facts.rate) == (33, 32)
 
 
-@pytest.mark.parametrize(("name", "prompt"), [("enable_safety_checker", "child pornography"), ("enable_output_safety_checker", "a red circle")])
+@pytest.mark.parametrize(("name", "prompt"), CHECKS.items())
 def test_a_safety_check_is_answered_as_a_content_policy_violation(endpoint: ComfyUI, name: str, prompt: str) -> None:
     reply = Client(endpoint).call("POST", RUN, {**BASE, "prompt": prompt, name: True})
     (entry,) = reply.body["detail"]

@@ -13,7 +13,8 @@ import pytest
 import tiny_weights
 import videos
 from comfyui import ComfyUI
-from endpoint_client import REQUESTS, RUN, SUBMIT, Client
+from endpoint_client import Client
+from hosted_contract import OPENAPI, PROXY, REQUESTS, RUN, SUBMIT
 from web_server import TOKEN, Web
 
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
@@ -55,7 +56,7 @@ def test_without_a_right_key_nothing_is_answered(service: ComfyUI, method: str, 
 
 
 def test_the_proxy_is_no_way_around_the_key(service: ComfyUI) -> None:
-    reply = Client(service).call("POST", "/fal/proxy", {}, x_fal_target_url=f"https://fal.run{RUN}")
+    reply = Client(service).call("POST", PROXY, {}, x_fal_target_url=f"https://fal.run{RUN}")
     assert reply.status == 401
 
 
@@ -115,8 +116,8 @@ def test_a_webhook_keeps_the_spelling_of_its_address(alice: Client, web: Web, lo
 
 def test_what_cannot_be_read_is_the_callers_fault(alice: Client) -> None:
     wrong = [("POST", RUN, b"hello", {"Content-Encoding": "gzip"}),
-             ("GET", f"{REQUESTS}/x/status", None, {"Host": "comfy:port"}), ("GET", "/fal/openapi.json", None, {"Host": "comfy:port"}),
-             ("GET", "/fal/proxy", None, {"x-fal-target-url": "https://[bad"})]
+             ("GET", f"{REQUESTS}/x/status", None, {"Host": "comfy:port"}), ("GET", OPENAPI, None, {"Host": "comfy:port"}),
+             ("GET", PROXY, None, {"x-fal-target-url": "https://[bad"})]
     for method, path, body, headers in wrong:
         reply = alice.call(method, path, body, **headers)
         assert (reply.status, reply.body["error_type"]) == (400, "bad_request"), (path, headers)

@@ -4,19 +4,22 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
+import openapi_spec_validator
 import pytest
 
+import hosted_contract as hosted
 from engine.api import errors
 from engine.api.openapi import document
-from engine.api.schema import APP, ENDPOINT, MAX_SEED, TextToVideoInput
+from engine.api.schema import TextToVideoInput
 
 OPERATIONS = {
-    (f"/{ENDPOINT}", "post"): {"200", "401", "413", "422", "499", "500", "503"},
-    (f"/queue/{ENDPOINT}", "post"): {"200", "401", "413", "422", "500", "503"},
-    (f"/queue/{APP}/requests/{{request_id}}/status", "get"): {"200", "202", "401", "404"},
-    (f"/queue/{APP}/requests/{{request_id}}/status/stream", "get"): {"200", "401", "404"},
-    (f"/queue/{APP}/requests/{{request_id}}", "get"): {"200", "400", "401", "404", "422", "499", "500", "503"},
-    (f"/queue/{APP}/requests/{{request_id}}/cancel", "put"): {"202", "400", "401", "404"}}
+    (hosted.RUN, "post"): {"200", "400", "401", "413", "422", "499", "500", "503"},
+    (hosted.SUBMIT, "post"): {"200", "400", "401", "413", "422", "500", "503"},
+    (f"{hosted.REQUESTS}/{{request_id}}/status", "get"): {"200", "202", "400", "401", "404"},
+    (f"{hosted.REQUESTS}/{{request_id}}/status/stream", "get"): {"200", "400", "401", "404"},
+    (f"{hosted.REQUESTS}/{{request_id}}", "get"): {"200", "400", "401", "404", "422", "499", "500", "503"},
+    (f"{hosted.REQUESTS}/{{request_id}}/cancel", "put"): {"202", "400", "401", "404"}}
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +28,7 @@ def written() -> dict[str, Any]:
 
 
 def test_it_is_valid(written: dict[str, Any]) -> None:
-    validator = pytest.importorskip("openapi_spec_validator")
-    validator.validate(written)
+    openapi_spec_validator.validate(written)
 
 
 def test_it_has_every_operation_and_every_answer(written: dict[str, Any]) -> None:
@@ -67,26 +69,36 @@ def test_the_request_is_the_one_that_is_parsed(written: dict[str, Any]) -> None:
     assert all(field["description"] for field in schema["properties"].values())
     assert {name: field["default"] for name, field in schema["properties"].items() if name != "prompt"} == {
         name: field.default for name, field in TextToVideoInput.model_fields.items() if name != "prompt"}
-    frames = schema["properties"]["num_frames"]
-    assert (frames["minimum"], frames["maximum"]) == (17, 161)
-    assert schema["properties"]["seed"]["anyOf"][0]["maximum"] == MAX_SEED
-    assert written["components"]["schemas"]["LoRAWeight"]["properties"]["transformer"]["enum"] == ["high", "low", "both"]
+    for name, number in hosted.NUMBERS.items():
+        field = schema["properties"][name]
+        limits = field["anyOf"][0] if number.default is None else field
+        assert (limits["minimum"], limits["maximum"]) == (number.low, number.high)
+    assert schema["properties"]["seed"]["anyOf"][0]["maximum"] == hosted.NUMBERS["seed"].high
+    assert written["components"]["schemas"]["LoRAWeight"]["properties"]["transformer"]["enum"] == list(hosted.TRANSFORMERS)
 
 
-def test_real_answers_fit_it(written: dict[str, Any]) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    job = {"request_id": "1", "response_url": "http://a/1", "status_url": "http://a/1/status", "cancel_url": "http://a/1/cancel"}
-    line = {"message": "step 1", "level": "INFO", "source": "USER", "timestamp": "2026-11-01T00:00:00Z"}
-    answers = [
-        ("Submitted", {"status": "IN_QUEUE", **job, "queue_position": 0}),
-        ("Status", {"status": "IN_QUEUE", **job, "queue_position": 2}),
-        ("Status", {"status": "IN_PROGRESS", **job, "logs": [line]}),
-        ("Status", {"status": "COMPLETED", **job, "logs": [], "metrics": {"inference_time": 1.5}}),
-        ("Cancellation", {"status": "ALREADY_COMPLETED"}),
-        ("TextToVideoOutput", {"video": {"url": "http://a/v.mp4", "content_type": "video/mp4", "file_name": "v.mp4", "file_size": 1}, "prompt": "a",
-                               "seed": 1}),
-        ("ModelError", errors.ContentPolicyViolation("a").body()),
-        ("InfrastructureError", errors.QueueFull(8).body())]
-    for name, answer in answers:
-        jsonschema.validate(answer, {"$ref": f"#/components/schemas/{name}", "components": written["components"]},
-                            cls=jsonschema.Draft202012Validator)
+def answers(written: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Operation, status and media of every answer in JSON."""
+    for methods in written["paths"].values():
+        for operation in methods.values():
+            for status, response in operation["responses"].items():
+                if "application/json" in response["content"]:
+                    yield operation["operationId"], status, response["content"]["application/json"]
+
+
+def test_every_answer_has_an_example_that_fits_its_schema(written: dict[str, Any]) -> None:
+    for operation, status, media in answers(written):
+        assert media["examples"], (operation, status)
+        for example in media["examples"].values():
+            jsonschema.validate(example["value"], {**media["schema"], "components": written["components"]}, cls=jsonschema.Draft202012Validator)
+
+
+def test_the_examples_are_the_servers_own_words(written: dict[str, Any]) -> None:
+    """As errors.py and answers.py say them; tests/api compares the server's answers with the document."""
+    shown = {(operation, status): [example["value"] for example in media["examples"].values()] for operation, status, media in answers(written)}
+    assert shown["result", "400"] == [errors.StillInProgress().body()]
+    assert shown["run", "422"][0]["detail"][0]["input"] == 1
+    assert [state["status"] for state in shown["status", "202"] + shown["status", "200"]] == ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
+    assert shown["status", "200"][0]["metrics"] == {"inference_time": 90.5}
+    assert {field for state in shown["status", "202"] for line in state.get("logs", []) for field in line} == hosted.LOG_LINE
+    assert set(shown["result", "200"][0]) == hosted.OUTPUT and set(shown["result", "200"][0]["video"]) == hosted.FILE

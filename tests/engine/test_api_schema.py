@@ -6,24 +6,12 @@ from typing import Any
 
 import pytest
 
+import hosted_contract as hosted
 from engine.api.errors import InvalidRequest
-from engine.api.schema import ENDPOINT, MAX_BODY_BYTES, MAX_LORAS, MAX_PROMPT_LENGTH, MAX_SEED, LoRAWeight, TextToVideoInput, parse
+from engine.api.schema import ENDPOINT, MAX_BODY_BYTES, MAX_LORAS, MAX_PROMPT_LENGTH, LoRAWeight, TextToVideoInput, parse
 from engine.sampling.experts import ACCELERATIONS
 from engine.video.formats import QUALITIES, WRITE_MODES
 from engine.video.sizes import ASPECT_RATIOS, MAX_FRAMES, MIN_FRAMES, RESOLUTIONS
-
-DEFAULTS = {
-    "negative_prompt": "", "num_frames": 81, "frames_per_second": 16, "seed": None, "resolution": "720p", "aspect_ratio": "16:9",
-    "num_inference_steps": 27, "enable_safety_checker": False, "enable_output_safety_checker": False, "enable_prompt_expansion": False,
-    "acceleration": "regular", "guidance_scale": 3.5, "guidance_scale_2": 4, "shift": 5, "interpolator_model": "film", "num_interpolated_frames": 1,
-    "adjust_fps_for_interpolation": True, "video_quality": "high", "video_write_mode": "balanced", "loras": [], "reverse_video": False}
-RANGES = [("num_frames", 17, 161, 1), ("frames_per_second", 4, 60, 1), ("seed", 0, MAX_SEED, 1), ("num_inference_steps", 2, 40, 1),
-          ("guidance_scale", 1, 10, 0.001), ("guidance_scale_2", 1, 10, 0.001), ("shift", 1, 10, 0.001), ("num_interpolated_frames", 0, 4, 1)]
-CHOICES = {"resolution": ["480p", "580p", "720p"], "aspect_ratio": ["16:9", "9:16", "1:1"], "acceleration": ["none", "regular"],
-           "interpolator_model": ["none", "film", "rife"], "video_quality": ["low", "medium", "high", "maximum"],
-           "video_write_mode": ["fast", "balanced", "small"]}
-SWITCHES = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]
-NUMBERS = [name for name, *_ in RANGES]
 
 
 def body(**fields: Any) -> bytes:
@@ -42,39 +30,41 @@ def refusal(sent: bytes) -> dict[str, Any]:
 
 def test_only_the_prompt_is_needed() -> None:
     parsed = parse(b'{"prompt": "a fox"}')
-    assert parsed.model_dump() == {"prompt": "a fox", **DEFAULTS}
+    assert parsed.model_dump() == {"prompt": "a fox", **hosted.DEFAULTS}
     detail = refusal(b"{}")
     assert (detail["loc"], detail["type"]) == (["body", "prompt"], "missing")
 
 
-def test_the_endpoint_is_the_seeds() -> None:
-    assert ENDPOINT == "fal-ai/wan/v2.2-a14b/text-to-video/lora"
-    assert set(TextToVideoInput.model_fields) == {"prompt", *DEFAULTS}
+def test_the_endpoint_is_the_hosted_one() -> None:
+    assert ENDPOINT == hosted.ENDPOINT
+    assert set(TextToVideoInput.model_fields) == hosted.PARAMETERS
+    assert set(LoRAWeight.model_fields) == hosted.LORA_PARAMETERS
 
 
-@pytest.mark.parametrize(("name", "low", "high", "step"), RANGES)
-def test_numbers_keep_their_range(name: str, low: float, high: float, step: float) -> None:
-    for value in (low, high):
+@pytest.mark.parametrize(("name", "number"), hosted.NUMBERS.items())
+def test_numbers_keep_their_range(name: str, number: hosted.Number) -> None:
+    for value in (number.low, number.high):
         assert getattr(parse(body(**{name: value})), name) == value
-    for value, kind, limit in ((low - step, "greater_than_equal", {"ge": low}), (high + step, "less_than_equal", {"le": high})):
+    for value, kind, limit in ((number.low - number.step, "greater_than_equal", {"ge": number.low}),
+                               (number.high + number.step, "less_than_equal", {"le": number.high})):
         detail = refusal(body(**{name: value}))
         assert (detail["loc"], detail["type"], detail["ctx"], detail["input"]) == (["body", name], kind, limit, value)
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, choice in hosted.CHOICES.items() for value in choice.values])
 def test_choices_are_taken(name: str, value: str) -> None:
     assert getattr(parse(body(**{name: value})), name) == value
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", hosted.CHOICES)
 @pytest.mark.parametrize("value", ["", "custom", "FILM", None, 1, [], {}])
 def test_other_choices_are_not(name: str, value: Any) -> None:
     detail = refusal(body(**{name: value}))
     assert (detail["loc"], detail["type"]) == (["body", name], "literal_error")
-    assert all(choice in detail["ctx"]["expected"] for choice in CHOICES[name])
+    assert all(choice in detail["ctx"]["expected"] for choice in hosted.CHOICES[name].values)
 
 
-@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("name", hosted.SWITCHES)
 def test_switches_are_as_lax_as_fastapi(name: str) -> None:
     for value, meant in ((True, True), (False, False), (1, True), (0, False), ("true", True), ("off", False)):
         assert getattr(parse(body(**{name: value})), name) is meant
@@ -90,20 +80,20 @@ def test_numbers_are_as_lax_as_fastapi() -> None:
     assert refusal(body(num_frames="many"))["type"] == "int_parsing"
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", hosted.NUMBERS)
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_are_finite(name: str, value: str) -> None:
     detail = refusal(f'{{"prompt": "a fox", "{name}": {value}}}'.encode())
     assert (detail["loc"], detail["type"]) == (["body", name], "finite_number")
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", hosted.NUMBERS)
 @pytest.mark.parametrize("digits", [25, 400, 4000])
 def test_huge_numbers_are_refused_where_they_are(name: str, digits: int) -> None:
     assert refusal(b'{"prompt": "a fox", "%s": %s}' % (name.encode(), b"9" * digits))["loc"] == ["body", name]
 
 
-@pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "seed"])
+@pytest.mark.parametrize("name", sorted(hosted.DEFAULTS.keys() - {"seed"}))
 def test_only_the_seed_may_be_null(name: str) -> None:
     assert parse(body(seed=None)).seed is None
     assert refusal(body(**{name: None}))["loc"] == ["body", name]
@@ -135,10 +125,10 @@ def test_unknown_fields_are_ignored() -> None:
 def test_loras() -> None:
     seed = parse(b'{"prompt": "a fox", "loras": [{"path": "owner/repository", "scale": 1, "transformer": "high"}]}')
     assert seed.loras == [LoRAWeight(path="owner/repository", scale=1.0, transformer="high")]
-    assert parse(body(loras=[{"path": "a"}])).loras[0].model_dump() == {"path": "a", "weight_name": None, "scale": 1.0, "transformer": "high"}
-    for scale in (0, 4):
+    assert parse(body(loras=[{"path": "a"}])).loras[0].model_dump() == {"path": "a", **hosted.LORA_DEFAULTS}
+    for scale in (hosted.LORA_SCALE.low, hosted.LORA_SCALE.high):
         assert parse(body(loras=[{"path": "a", "scale": scale}])).loras[0].scale == scale
-    for transformer in ("high", "low", "both"):
+    for transformer in hosted.TRANSFORMERS:
         assert parse(body(loras=[{"path": "a", "transformer": transformer}])).loras[0].transformer == transformer
     assert parse(body(loras=[{"path": "a", "weight_name": "b.safetensors"}])).loras[0].weight_name == "b.safetensors"
     assert len(parse(body(loras=[{"path": "a"}] * MAX_LORAS)).loras) == MAX_LORAS
@@ -208,13 +198,13 @@ def test_parsed_requests_do_not_change() -> None:
 def test_the_engine_offers_what_the_endpoint_does() -> None:
     for name, offered in (("resolution", RESOLUTIONS), ("aspect_ratio", ASPECT_RATIOS), ("acceleration", ACCELERATIONS), ("video_quality", QUALITIES),
                           ("video_write_mode", WRITE_MODES)):
-        assert set(CHOICES[name]) <= set(offered)
-    assert RANGES[0][1:3] == (MIN_FRAMES, MAX_FRAMES)
+        assert set(hosted.CHOICES[name].values) <= set(offered)
+    assert (hosted.NUMBERS["num_frames"].low, hosted.NUMBERS["num_frames"].high) == (MIN_FRAMES, MAX_FRAMES)
 
 
 def malformed(draw: random.Random) -> bytes:
     """A body that is wrong in one of the ways that bodies are."""
-    whole = {"prompt": "a fox", **DEFAULTS, "loras": [{"path": "owner/repository", "scale": 1, "transformer": "high"}]}
+    whole = {"prompt": "a fox", **hosted.DEFAULTS, "loras": [{"path": "owner/repository", "scale": 1, "transformer": "high"}]}
     match draw.randrange(4):
         case 0:
             mutated = bytearray(json.dumps(whole).encode())

@@ -11,7 +11,9 @@ import interpolation_oracles as oracles
 from engine.interpolation.checkpoints import build, detect, published_names
 from engine.interpolation.film import Film, FilmShape, doubling, from_published, shape_of
 
+pytestmark = pytest.mark.usefixtures("float64")
 PUBLISHED_FP16_BYTES = 68_882_302  # film_net_fp16.safetensors
+TOLERANCE = 1e-9  # of a brightness in 0..1
 SMALL, SMALL_WIDTHS = 8, (4, 8, 16, 32)
 
 
@@ -106,7 +108,7 @@ def test_without_flow_the_warped_frames_are_the_frames() -> None:
         predictor.flow.bias.zero_()
     first, second = oracles.pictures(64, 64)
     new = network.between(network.pair(network.features(first), network.features(second)), torch.tensor([0.3]))
-    torch.testing.assert_close((new.first, new.second), (first, second), rtol=0, atol=1e-5)
+    torch.testing.assert_close((new.first, new.second), (first, second), rtol=0, atol=TOLERANCE)
 
 
 @torch.no_grad()
@@ -115,7 +117,7 @@ def test_moments_computed_together_equal_moments_computed_one_by_one() -> None:
     pair = network.pair(*(network.features(picture) for picture in oracles.pictures(64, 128)))
     together = network.between(pair, torch.tensor([0.25, 0.75])).frames
     alone = torch.cat([network.between(pair, torch.tensor([t])).frames for t in (0.25, 0.75)])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together, alone, rtol=0, atol=TOLERANCE)
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 """RIFE computes what its authors' code computes, for every published version and for real weights."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
 import interpolation_oracles as oracles
+import precision
 from engine.interpolation.archives import read
 from engine.interpolation.checkpoints import RIFE_VERSIONS, build, detect
 from engine.interpolation.rife import Rife, RifeShape, middles, resize, shrink
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-9  # of a brightness in 0..1, in float64
 NAMES = {
     "4.0 or 4.1": ("4.0", "4.1"), "4.2 to 4.4": ("4.2", "4.3", "4.4"), "4.5": ("4.5",), "4.6": ("4.6",), "4.7 to 4.9": ("4.7", "4.8", "4.9"),
     "4.10 to 4.19 or 4.24": ("4.10", "4.11", "4.12", "4.13", "4.14", "4.15", "4.17", "4.18", "4.19", "4.24"),
@@ -30,7 +34,7 @@ def test_every_version_that_exists_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(("name", "version"), [(name, version) for name, versions in NAMES.items() for version in versions])
-def test_every_version_is_recognised_and_computes_what_the_published_code_computes(name: str, version: str) -> None:
+def test_every_version_is_recognised_and_computes_what_the_published_code_computes(name: str, version: str, float64: None) -> None:
     torch.manual_seed(0)
     oracle = oracles.rife(version)
     weights = {f"module.{key}": tensor for key, tensor in oracle.state_dict().items()}
@@ -43,24 +47,23 @@ def test_every_version_is_recognised_and_computes_what_the_published_code_comput
 
 
 def test_real_weights_of_4_26_give_the_published_frames() -> None:
-    first, second = oracles.pictures(128, 256)
-    with torch.no_grad():
-        expected = oracles.run_rife_4_26(oracles.rife_4_26(), first, second, 0.25)
-    network = build(read(oracles.rife_4_26_file()), torch.nn)
-    torch.testing.assert_close(between(network, first, second, 0.25), expected, rtol=0, atol=TOLERANCE)
+    compare_real_weights(oracles.rife_4_26_file(), oracles.rife_4_26(), oracles.run_rife_4_26, 0.25, 3)
 
 
 @pytest.mark.parametrize("shift", [3, 40])
 def test_real_weights_of_4_0_give_the_published_frames_for_small_and_large_motion(shift: int) -> None:
-    first = oracles.pictures(128, 256)[0]
-    second = first.roll(shift, 3)
-    with torch.no_grad():
-        expected = oracles.run_rife_4_0(first, second, 0.5)
-    network = build(read(oracles.rife_4_0_file()), torch.nn)
-    torch.testing.assert_close(between(network, first, second, 0.5), expected, rtol=0, atol=TOLERANCE)
+    compare_real_weights(oracles.rife_4_0_file(), oracles.rife_4_0(), oracles.run_rife_4_0, 0.5, shift)
 
 
-def test_large_motion_starts_4_0_anew_at_doubled_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+def compare_real_weights(file: Path, theirs: torch.nn.Module, run: Callable[..., torch.Tensor], timestep: float, shift: int) -> None:
+    ours = build(read(file), torch.nn).double()
+    with precision.float64(), torch.no_grad():
+        first = oracles.pictures(128, 256)[0]
+        second = first.roll(shift, 3)
+        torch.testing.assert_close(between(ours, first, second, timestep), run(theirs.double(), first, second, timestep), rtol=0, atol=TOLERANCE)
+
+
+def test_large_motion_starts_4_0_anew_at_doubled_scales(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
     torch.manual_seed(0)
     oracle = oracles.rife("4.0")
     with torch.no_grad():
@@ -77,7 +80,7 @@ def test_large_motion_starts_4_0_anew_at_doubled_scales(monkeypatch: pytest.Monk
         torch.testing.assert_close(new, oracles.run_rife(oracle, first, second, 0.5), rtol=0, atol=TOLERANCE)
 
 
-def test_moments_computed_together_equal_moments_computed_one_by_one() -> None:
+def test_moments_computed_together_equal_moments_computed_one_by_one(float64: None) -> None:
     torch.manual_seed(0)
     for version in ("4.0", "4.6", "4.26"):
         network = build(oracles.rife(version).state_dict(), torch.nn)
@@ -101,14 +104,14 @@ def test_half_precision_stays_near_single_precision() -> None:
     assert (half - expected).abs().mean() < 2e-3
 
 
-def test_what_shrinking_reads_is_the_middle_of_each_cell() -> None:
+def test_what_shrinking_reads_is_the_middle_of_each_cell(float64: None) -> None:
     image = torch.rand(2, 3, 32, 64)
     for scale in (2, 4, 8):
         torch.testing.assert_close(shrink(middles(image, scale), 2), shrink(image, scale))
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [(16, 8), (8, 4), (4, 2), (4, 1), (32, 8)])
-def test_enlarging_then_shrinking_is_enlarging_less(coarse: int, fine: int) -> None:
+def test_enlarging_then_shrinking_is_enlarging_less(float64: None, coarse: int, fine: int) -> None:
     image = torch.rand(1, 2, 6, 8)
     torch.testing.assert_close(shrink(resize(image, coarse), fine), resize(image, coarse // fine))
 

@@ -1,6 +1,6 @@
-"""Tiny experts in float32 through ComfyUI's loader, and the sampler around them, in this process."""
+"""Tiny experts through ComfyUI's loader, in float32 and in float64, and the sampler around them, in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_weights
-from sampling_runs import SHAPE
+from sampling_runs import TOKENS, Sample
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def weights() -> tuple[tiny_weights.Weights, tiny_weights.Weights]:
 @pytest.fixture(scope="session")
 def prompts() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
-    positive, negative = torch.randn(2, 512, 4096, generator=generator)
+    positive, negative = torch.randn(2, TOKENS, 4096, generator=generator)
     positive[40:] = 0
     negative[3:] = 0
     return positive, negative
@@ -40,15 +40,21 @@ def experts(pack: ModuleType, models: Path, weights: tuple[tiny_weights.Weights,
 
 
 @pytest.fixture(scope="session")
-def sample(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple[torch.Tensor, torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Our sampler's latent, in the network's own scale, as the official code leaves it."""
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+def exact_experts(pack: ModuleType, experts: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The same weights in float64."""
+    high, low = (pack.nodes.host.models.load_expert(f"float32_{side}.safetensors", "default") for side in ("high", "low"))
+    for expert in (high, low):
+        expert.model.double()
+        expert.model.diffusion_model.dtype = torch.float64
+    return high, low
 
-    def run(solver: str, steps: int, shift: float, guidance: tuple[float, float], boundary: float, acceleration: str = "none",
-            seed: int = 1) -> torch.Tensor:
-        positive, negative = ([[prompt[None], {}]] for prompt in prompts)
-        guider = sampling.guider(*experts, positive, negative, plan.Guidance(*guidance), shift, acceleration, boundary)
-        latent = sampling.sample(guider, {"samples": torch.zeros(SHAPE)}, seed, plan.Schedule(solver, steps, shift))["samples"]
-        return experts[0].model.process_latent_in(latent)
 
-    return run
+@pytest.fixture(scope="session")
+def sample(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple[torch.Tensor, torch.Tensor]) -> Sample:
+    return Sample(pack, experts, prompts)
+
+
+@pytest.fixture
+def exact_sample(float64: None, pack: ModuleType, exact_experts: tuple[Any, Any], prompts: tuple[torch.Tensor, torch.Tensor]) -> Sample:
+    """ComfyUI, the sampler and the network all in float64."""
+    return Sample(pack, exact_experts, (prompts[0].double(), prompts[1].double()))

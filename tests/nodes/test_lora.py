@@ -16,6 +16,7 @@ from engine.lora.routing import LoraChoice
 from lora_files import weight
 
 HALF = 0.5
+TOLERANCE = 1e-12  # in float64
 QUERY = "diffusion_model.blocks.0.self_attn.q"
 
 
@@ -62,7 +63,7 @@ def test_every_family_changes_the_weights_by_its_formula(host: ModuleType, choic
     for model, original, delta in zip(patched, experts, (known.delta, known.low or known.delta), strict=True):
         for module, difference in delta.items():
             expected = weight(original, key_of(module)) + HALF * difference
-            torch.testing.assert_close(weight(model, key_of(module)), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(weight(model, key_of(module)), expected, rtol=0, atol=TOLERANCE)
         assert len(model.patches) == len(delta)
     assert len(lines) == 2
     assert f"of {len(known.tensors)} tensors applied" in lines[0]
@@ -89,7 +90,7 @@ def test_a_stack_adds_up_whatever_the_order(host: ModuleType, choice: Any, folde
         high, *_ = host.apply(*experts, order)
         for module in lora_files.MODULES:
             expected = weight(experts[0], f"{module}.weight") + sum(0.25 * (index + 1) * file.delta[module] for index, file in enumerate(known))
-            torch.testing.assert_close(weight(high, f"{module}.weight"), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(weight(high, f"{module}.weight"), expected, rtol=0, atol=TOLERANCE)
 
 
 def test_each_file_is_read_once(host: ModuleType, choice: Any, folder: Path, experts: tuple[Any, Any], shapes: lora_files.Shapes,
@@ -118,7 +119,8 @@ def test_auto_brings_the_partner_at_the_same_scale(host: ModuleType, choice: Any
     high, low, lines, warnings = host.apply(*experts, [choice(high_name, HALF)])
     module = lora_files.MODULES[0]
     for model, original, known in ((high, experts[0], one), (low, experts[1], other)):
-        torch.testing.assert_close(weight(model, f"{module}.weight"), weight(original, f"{module}.weight") + HALF * known.delta[module])
+        torch.testing.assert_close(weight(model, f"{module}.weight"), weight(original, f"{module}.weight") + HALF * known.delta[module],
+                                   rtol=0, atol=TOLERANCE)
     assert [line.split(" (")[0] for line in lines] == ["high: Style_HIGH_v1.safetensors", "low: Style_LOW_v1.safetensors"]
     assert warnings == []
 

@@ -15,16 +15,17 @@ import lora_files
 from lora_files import weight
 
 MODULE = "blocks.0.ffn.0"
+TOLERANCE = 1e-12
 
 
 @pytest.fixture
 def linear(experts: tuple[Any, Any]) -> torch.nn.Linear:
-    """A plain torch layer with the weights of one of the expert's."""
+    """A plain torch layer with the weights of one of the expert's, in float64."""
     wan = experts[0].model.diffusion_model.blocks[0].ffn[0]
-    layer = torch.nn.Linear(wan.in_features, wan.out_features)
+    layer = torch.nn.Linear(wan.in_features, wan.out_features, dtype=torch.float64)
     with torch.no_grad():
-        layer.weight.copy_(wan.weight.float())
-        layer.bias.copy_(wan.bias.float())
+        layer.weight.copy_(wan.weight)
+        layer.bias.copy_(wan.bias)
     return layer
 
 
@@ -38,13 +39,15 @@ def apply(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exp
     routing = importlib.import_module(f"{pack.__name__}.nodes.engine.lora.routing")
 
     def run(tensors: lora_files.Tensors, metadata: dict[str, str] | None = None) -> torch.Tensor:
-        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, tmp_path / "file.safetensors", metadata=metadata)
+        save_file({key: tensor.detach().float().contiguous() for key, tensor in tensors.items()}, tmp_path / "file.safetensors", metadata=metadata)
         return weight(host.apply(*experts, [routing.LoraChoice("file.safetensors")])[0], f"{MODULE}.weight")
 
     return run
 
 
 def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """In float64, with parameters that a file in float32 holds without loss."""
+    module.double()
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -52,6 +55,7 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
                 parameter.mul_(torch.rand(parameter.shape, generator=generator) + 0.5)
             elif "org_module" not in name and "base_layer" not in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / 8)
+            parameter.copy_(parameter.float())
     return module
 
 
@@ -69,7 +73,7 @@ def test_lycoris(linear: torch.nn.Linear, apply: Callable[..., torch.Tensor], ki
     theirs, _ = module.get_merged_weight(1.0)
     prefix = "lycoris_" + MODULE.replace(".", "_")
     ours = apply({f"{prefix}.{key}": tensor for key, tensor in module.state_dict().items() if "org_module" not in key})
-    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"use_dora": True}, {"use_dora": True, "use_rslora": True}], ids=str)
@@ -87,4 +91,4 @@ def test_peft(linear: torch.nn.Linear, apply: Callable[..., torch.Tensor], optio
     metadata = {"lora_adapter_metadata": json.dumps({"lora_alpha": 2, "use_rslora": options.get("use_rslora", False)})}
     ours = apply(tensors, metadata)
     theirs = model.merge_and_unload().get_submodule(MODULE).weight
-    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=TOLERANCE)

@@ -1,37 +1,58 @@
 """The OpenAPI document of the HTTP API: for the reference page, and for programs that write clients.
 
 OpenAPI 3.1 and not 3.0: its schemas are JSON Schema 2020-12, which is what pydantic writes, so the document is what `parse` checks, unchanged;
-3.0 has no null type and would need a translation of it. FastAPI writes 3.1 as well.
+3.0 has no null type and would need a translation of it. FastAPI writes 3.1 as well. Its examples are made by the code that answers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from .schema import APP, ENDPOINT, MAX_BODY_BYTES, TextToVideoInput, TextToVideoOutput
+from . import answers
+from .errors import (
+    ApiError,
+    BadRequest,
+    Cancelled,
+    ContentPolicyViolation,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    QueueFull,
+    StillInProgress,
+    Unauthorized,
+)
+from .jobs import Answer, Job
+from .schema import ENDPOINT, MAX_BODY_BYTES, TextToVideoInput, TextToVideoOutput, VideoFile, parse
 
 Json = dict[str, Any]
-REQUEST = f"/queue/{APP}/requests/{{request_id}}"
+REQUEST = f"{answers.REQUESTS}/{{request_id}}"
 MODELS: tuple[type[BaseModel], ...] = (TextToVideoInput, TextToVideoOutput)
 TEXT: Json = {"type": "string"}
 LOGS: Json = {"type": "array", "items": {"$ref": "#/components/schemas/LogLine"}, "description": "Everything so far, oldest first."}
 URLS = {"response_url": "Where the result will be.", "status_url": "Where to ask how far it is.", "cancel_url": "Where to cancel it."}
+PROMPT, SEED, SECONDS = "A lighthouse in a storm.", 7, 1767225600.0  # of the examples
+VIDEO = TextToVideoOutput(prompt=PROMPT, seed=SEED, video=VideoFile(
+    url="http://127.0.0.1:8188/view?filename=clip_00001_.mp4&subfolder=video%2Fapi&type=output", content_type="video/mp4",
+    file_name="clip_00001_.mp4", file_size=1_048_576)).model_dump()
 
 
 def document(server_url: str) -> Json:
     """The document of a server at `server_url`, such as http://127.0.0.1:8188/wan22."""
+    url = server_url.rstrip("/")
     return {
         "openapi": "3.1.0",
         "info": {"title": "Wan 2.2 text-to-video with LoRAs", "version": "1.0.0",
                  "description": f"{ENDPOINT} on your own GPU. The clients of the hosted endpoint work with it."},
-        "servers": [{"url": server_url.rstrip("/") or "/"}],
+        "servers": [{"url": url or "/"}],
         "security": [{"key": []}],
         "paths": {
             f"/{ENDPOINT}": {"post": _run()},
-            f"/queue/{ENDPOINT}": {"post": _submit()},
-            f"{REQUEST}/status": {"get": _status()},
-            f"{REQUEST}/status/stream": {"get": _stream()},
+            f"/queue/{ENDPOINT}": {"post": _submit(url)},
+            f"{REQUEST}/status": {"get": _status(url)},
+            f"{REQUEST}/status/stream": {"get": _stream(url)},
             REQUEST: {"get": _result()},
             f"{REQUEST}/cancel": {"put": _cancel()}},
         "components": {"schemas": _schemas(), "securitySchemes": {"key": {
@@ -40,67 +61,108 @@ def document(server_url: str) -> Json:
 
 def _run() -> Json:
     return {"operationId": "run", "summary": "Make a video and wait for it", "requestBody": _body(),
-            "responses": {"200": _json("The video.", "TextToVideoOutput"), **_refusals(), "499": _json("It was cancelled.", "InfrastructureError"),
-                          **_failures()}}
+            "responses": {"200": _json("The video.", "TextToVideoOutput", VIDEO), **_unreadable(), **_refusals(), **_cancelled(), **_failures()}}
 
 
-def _submit() -> Json:
+def _submit(url: str) -> Json:
     webhook = {"name": "fal_webhook", "in": "query", "schema": {"type": "string", "format": "uri"},
                "description": "Told with a POST of {request_id, status, payload} when the video is there or has failed."}
     return {"operationId": "submit", "summary": "Put a video into the queue", "parameters": [webhook], "requestBody": _body(),
-            "responses": {"200": _json("It waits.", "Submitted"), **_refusals(), **_failures()}}
+            "responses": {"200": _json("It waits.", "Submitted", answers.submitted(_job(), url, 0)), **_unreadable(), **_refusals(), **_failures()}}
 
 
-def _status() -> Json:
+def _status(url: str) -> Json:
+    waits, runs, complete = (answers.state(_job(*stages), url, 2, with_logs=True) for stages in ((), (_begun,), (_begun, _complete)))
     return {"operationId": "status", "summary": "How far a request is", "parameters": [_request_id(), _logs()],
-            "responses": {"200": _json("It is complete; its result tells whether it failed.", "Status"),
-                          "202": _json("It waits or runs.", "Status"), **_unknown()}}
+            "responses": {"200": _json("It is complete; its result tells whether it failed.", "Status", complete),
+                          "202": _json("It waits or runs.", "Status", waits, runs), **_unreadable(), **_unknown()}}
 
 
-def _stream() -> Json:
+def _stream(url: str) -> Json:
     events = {"description": "A status per event, until it is complete.", "content": {"text/event-stream": {"schema": TEXT}}}
     return {"operationId": "stream_status", "summary": "How far a request is, as it goes", "parameters": [_request_id(), _logs()],
-            "responses": {"200": events, **_unknown()}}
+            "responses": {"200": events, **_unreadable(), **_unknown()}}
 
 
 def _result() -> Json:
     return {"operationId": "result", "summary": "The video of a request", "parameters": [_request_id()],
-            "responses": {"200": _json("The video.", "TextToVideoOutput"), "400": _json("It is still in progress.", "InfrastructureError"),
-                          "422": _json("It was refused by a safety check.", "ModelError"),
-                          "499": _json("It was cancelled.", "InfrastructureError"), **_failures(), **_unknown()}}
+            "responses": {"200": _json("The video.", "TextToVideoOutput", VIDEO), **_told("It is still in progress.", StillInProgress()),
+                          **_told("It was refused by a safety check.", ContentPolicyViolation(PROMPT, "unsafe 0.97, the threshold is 0.5.")),
+                          **_cancelled(), **_failures(), **_unknown()}}
 
 
 def _cancel() -> Json:
+    late = _json("It is complete already, or the request cannot be read.", "CancelledTooLate", answers.cancellation(answers.ALREADY_COMPLETED))
     return {"operationId": "cancel", "summary": "Cancel a request", "parameters": [_request_id()],
-            "responses": {"202": _json("It will stop.", "Cancellation"), "400": _json("It is complete already.", "Cancellation"),
-                          "401": _json("The key is missing or wrong.", "InfrastructureError"),
-                          "404": _json("There is no such request.", "Cancellation")}}
+            "responses": {"202": _json("It will stop.", "Cancellation", answers.cancellation(answers.CANCELLATION_REQUESTED)),
+                          "400": late, **_told("The key is missing or wrong.", Unauthorized()),
+                          "404": _json("There is no such request.", "Cancellation", answers.cancellation(answers.NOT_FOUND))}}
+
+
+def _job(*stages: Callable[[Job], None]) -> Job:
+    """The request of the examples, after what happened to it."""
+    job = Job("", PROMPT, SEED, request_id="3f2b0e0c-6a53-4c7f-9d0e-2f1f5f0c9f11", created=SECONDS)
+    for happens in stages:
+        happens(job)
+    return job
+
+
+def _begun(job: Job) -> None:
+    job.start()
+    job.started = SECONDS + 1
+    job.say("Sampler: 3 of 27")
+    job.logs[-1]["timestamp"] = "2026-01-01T00:00:02+00:00"
+
+
+def _complete(job: Job) -> None:
+    job.complete(Answer(200, VIDEO))
+    job.finished = SECONDS + 91.5
 
 
 def _body() -> Json:
-    return {"required": True, **_content("TextToVideoInput")}
+    return {"required": True, "content": {"application/json": {"schema": _reference("TextToVideoInput"), "example": {"prompt": PROMPT}}}}
 
 
-def _content(name: str) -> Json:
-    return {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+def _json(description: str, name: str, *examples: Json) -> Json:
+    shown = {f"example{number}": {"value": example} for number, example in enumerate(examples, 1)}
+    return {"description": description, "content": {"application/json": {"schema": _reference(name), "examples": shown}}}
 
 
-def _json(description: str, name: str) -> Json:
-    return {"description": description, **_content(name)}
+def _told(description: str, *errors: ApiError) -> Json:
+    """The answer under its status; all errors have the same."""
+    name = "ModelError" if isinstance(errors[0], InvalidRequest) else "InfrastructureError"
+    return {str(errors[0].status): _json(description, name, *(error.body() for error in errors))}
+
+
+def _unreadable() -> Json:
+    return _told("The request cannot be read.", BadRequest("The header Host holds no host."))
 
 
 def _refusals() -> Json:
-    return {"401": _json("The key is missing or wrong.", "InfrastructureError"),
-            "413": _json(f"The body is longer than {MAX_BODY_BYTES} bytes.", "InfrastructureError"),
-            "422": _json("The request is not valid, or a safety check refused it.", "ModelError")}
+    return {**_told("The key is missing or wrong.", Unauthorized()),
+            **_told(f"The body is longer than {MAX_BODY_BYTES} bytes.", PayloadTooLarge(MAX_BODY_BYTES)),
+            **_told("The request is not valid, or a safety check refused it.", _refused(), ContentPolicyViolation(PROMPT))}
+
+
+def _refused() -> InvalidRequest:
+    try:
+        parse(b'{"prompt": "A lighthouse in a storm.", "num_frames": 1}')
+    except InvalidRequest as error:
+        return error
+    raise AssertionError("one frame is no video")
+
+
+def _cancelled() -> Json:
+    return _told("It was cancelled.", Cancelled())
 
 
 def _failures() -> Json:
-    return {"500": _json("It failed.", "InfrastructureError"), "503": _json("The queue is full, or models are missing.", "InfrastructureError")}
+    return {**_told("It failed.", InternalError("OSError. The server's log says more.")),
+            **_told("The queue is full, or models are missing.", QueueFull(100))}
 
 
 def _unknown() -> Json:
-    return {"401": _json("The key is missing or wrong.", "InfrastructureError"), "404": _json("There is no such request.", "InfrastructureError")}
+    return {**_told("The key is missing or wrong.", Unauthorized()), **_told("There is no such request.", NotFound("Request 1"))}
 
 
 def _request_id() -> Json:
@@ -121,7 +183,8 @@ def _schemas() -> Json:
         "InProgress": _object({**_stage("IN_PROGRESS"), "logs": LOGS}),
         "Completed": _object({**_stage("COMPLETED"), "logs": LOGS}, metrics={"type": "object"}, error=TEXT, error_type=TEXT),
         "LogLine": _object({"message": TEXT, "level": TEXT, "source": TEXT, "timestamp": {"type": "string", "format": "date-time"}}),
-        "Cancellation": _object({"status": {"enum": ["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"], **TEXT}}),
+        "Cancellation": _object({"status": {"enum": [answers.CANCELLATION_REQUESTED, answers.ALREADY_COMPLETED, answers.NOT_FOUND], **TEXT}}),
+        "CancelledTooLate": {"oneOf": [_reference("Cancellation"), _reference("InfrastructureError")]},
         "InfrastructureError": _object({"detail": TEXT, "error_type": TEXT}),
         "ModelError": _object({"detail": {"type": "array", "items": _reference("ErrorDetail")}}),
         "ErrorDetail": _object({"loc": {"type": "array", "items": {"type": ["string", "integer"]}}, "msg": TEXT, "type": TEXT, "url": TEXT},

@@ -14,7 +14,7 @@ def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
     window = _window(a.device).expand(a.shape[1], 1, WINDOW, WINDOW)
     means = [F.conv2d(image, window, groups=a.shape[1]) for image in (a, b, a * a, b * b, a * b)]
     mean_a, mean_b = means[:2]
-    variances = means[2] - mean_a**2 + means[3] - mean_b**2
+    variances = (means[2] - mean_a**2) + (means[3] - mean_b**2)
     covariance = means[4] - mean_a * mean_b
     light = (2 * mean_a * mean_b + STABLE_MEAN) / (mean_a**2 + mean_b**2 + STABLE_MEAN)
     return float((light * (2 * covariance + STABLE_CONTRAST) / (variances + STABLE_CONTRAST)).mean())
