@@ -1,13 +1,32 @@
 """What tests do in the real front end: open a workflow, see what it would send, take a picture."""
 
+from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 import workflows
 from comfyui import ROOT, Prompt
 
 SCREENSHOTS = ROOT / ".dev" / "screenshots"
+FRAME = 100  # milliseconds
+CALM = f"""
+    window.requestAnimationFrame = draw => setTimeout(() => draw(performance.now()), {FRAME})
+    window.cancelAnimationFrame = clearTimeout
+"""  # sixty frames a second, which nobody sees here, would take the core that samples
+READY = "() => window.app?.graph && window.app.vueAppReady"
+PATIENCE = 300_000  # milliseconds: waiting is for an event, and a busy machine only takes longer
+
+
+def open_front_end(browser: Browser, url: str, prepare: Callable[[Page], object] = lambda page: None) -> Page:
+    """A page of its own, ready; `prepare` is called on it before it goes there."""
+    page = browser.new_page(viewport={"width": 1900, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script(CALM)
+    prepare(page)
+    page.goto(url)
+    page.wait_for_function(READY)
+    return page
 
 
 def open_workflow(page: Page, workflow: workflows.Workflow) -> None:
@@ -36,12 +55,19 @@ def expect_bars(page: Page, high: int, low: int, skipped: int | None = None) -> 
     page.wait_for_function("""([high, low]) => {
         const count = expert => document.querySelectorAll(`.wan22-schedule [data-expert=${expert}]`).length
         return count('high') === high && count('low') === low
-    }""", arg=[high, low], timeout=10_000)
+    }""", arg=[high, low])
     if skipped is not None:
         assert page.locator(".wan22-schedule [data-skipped=true]").count() == skipped
 
 
+def wait_for_drawing(page: Page, frames: int = 2) -> None:
+    """Until so many frames were drawn from now on."""
+    page.evaluate("""async frames => {
+        for (let drawn = 0; drawn < frames; drawn++) await new Promise(requestAnimationFrame)
+    }""", frames)
+
+
 def screenshot(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(500)
+    wait_for_drawing(page, 3)
     page.screenshot(path=SCREENSHOTS / f"{name.replace('/', '_')}.png")

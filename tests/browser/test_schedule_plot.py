@@ -1,15 +1,15 @@
 """The picture of the schedule on Wan 2.2 Sampler, and the texts on other nodes, on the classic canvas and in Nodes 2.0."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 import workflows
-from comfyui import PACK_FOLDER
-from front_end import expect_bars, open_workflow, sent_prompt
+from comfyui import PACK_FOLDER, ComfyUI
+from front_end import expect_bars, open_front_end, open_workflow, sent_prompt, wait_for_drawing
 
-READY = "() => window.app?.graph && window.app.vueAppReady"
 SET = """([type, name, value]) => {
     const widget = app.graph.nodes.find(node => node.type === type).widgets.find(widget => widget.name === name)
     widget.value = value
@@ -58,18 +58,25 @@ def test_after_an_undo_the_plot_is_that_of_the_restored_widgets(text_to_video: P
     expect_bars(text_to_video, 2, 2)
 
 
-def test_no_listener_is_left_behind(page: Page) -> None:
-    page.evaluate("""() => {
+@pytest.fixture
+def restored(page: Page) -> Iterator[Page]:
+    """For tests that put something of their own in place of the front end's connection to the server."""
+    page.evaluate("() => { window.kept = {ask: app.api.fetchApi, listen: app.api.addEventListener} }")
+    yield page
+    page.evaluate("() => Object.assign(app.api, {fetchApi: window.kept.ask, addEventListener: window.kept.listen})")
+
+
+def test_no_listener_is_left_behind(restored: Page) -> None:
+    restored.evaluate("""() => {
         window.listening = 0
-        const listen = app.api.addEventListener
         app.api.addEventListener = function (event, ...rest) {
             if (event === 'progress_text' || event === 'graphChanged') window.listening += 1
-            return listen.call(this, event, ...rest)
+            return window.kept.listen.call(this, event, ...rest)
         }
     }""")
     for _ in range(3):
-        open_workflow(page, workflows.shipped("text_to_video"))
-    assert page.evaluate("() => window.listening") == 0
+        open_workflow(restored, workflows.shipped("text_to_video"))
+    assert restored.evaluate("() => window.listening") == 0
 
 
 def test_the_plot_keeps_off_its_neighbours(text_to_video: Page) -> None:
@@ -86,21 +93,22 @@ def test_a_wrong_value_is_told_and_a_right_one_mends_it(text_to_video: Page) -> 
     expect_bars(text_to_video, 12, 15)
 
 
-def test_only_the_last_answer_is_drawn(text_to_video: Page) -> None:
+def test_only_the_last_answer_is_drawn(restored: Page, text_to_video: Page) -> None:
+    """The answer for 8 steps comes, in order, when that for 4 is on the canvas."""
     expect_bars(text_to_video, 12, 15)
     text_to_video.evaluate("""() => {
-        const ask = app.api.fetchApi
         app.api.fetchApi = async (route, ...rest) => {
-            const answer = await ask.call(app.api, route, ...rest)
-            if (route.includes('steps=8&')) await new Promise(done => setTimeout(done, 1200))
+            const answer = await window.kept.ask.call(app.api, route, ...rest)
+            if (route.includes('steps=8&')) await new Promise(done => { window.letGo = done })
             return answer
         }
     }""")
     text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 8])
-    text_to_video.wait_for_timeout(400)
+    text_to_video.wait_for_function("() => window.letGo")
     text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 4])
     expect_bars(text_to_video, 2, 2)
-    text_to_video.wait_for_timeout(1500)
+    text_to_video.evaluate("() => window.letGo()")
+    wait_for_drawing(text_to_video)
     expect_bars(text_to_video, 2, 2)
 
 
@@ -134,26 +142,27 @@ def test_nothing_of_the_plot_is_saved_or_sent(text_to_video: Page, object_info: 
     assert text_to_video.evaluate(f"() => {SAMPLER}.serialize().widgets_values") == [*sampler["widgets_values"], "x"]
 
 
-def test_without_the_scripts_the_workflow_is_the_same(page: Page, object_info: dict[str, Any]) -> None:
-    page.route(f"**/extensions/{PACK_FOLDER}/**", lambda route: route.abort())
-    page.reload()
-    page.wait_for_function(READY, timeout=60_000)
+def test_without_the_scripts_the_workflow_is_the_same(chromium: Browser, server: ComfyUI, object_info: dict[str, Any]) -> None:
+    page = open_front_end(chromium, server.url, lambda page: page.route(f"**/extensions/{PACK_FOLDER}/**", lambda route: route.abort()))
     open_workflow(page, workflows.shipped("text_to_video"))
     assert page.locator(".wan22-schedule").count() == 0
     assert sent_prompt(page) == workflows.to_prompt(workflows.shipped("text_to_video"), object_info)
+    page.close()
 
 
 def test_a_long_report_has_room_on_its_node(text_to_video: Page) -> None:
-    text_to_video.evaluate(f"""() => {{
+    text_to_video.evaluate("""() => {
         app.graph.clear()
         const node = LiteGraph.createNode('Wan22ApplyLoRAs')
         app.graph.add(node)
         app.canvas.ds.offset = [300, 200]
-        setTimeout(() => app.api.dispatchCustomEvent('progress_text', {{nodeId: String(node.id), text: `{REPORT}`}}), 300)
-    }}""")
+        app.canvas.setDirty(true, true)
+    }""")
+    wait_for_drawing(text_to_video, 3)
+    text_to_video.evaluate(f"() => app.api.dispatchCustomEvent('progress_text', {{nodeId: String(app.graph.nodes[0].id), text: `{REPORT}`}})")
     text = text_to_video.get_by_text("lora_3.safetensors").last
     text.wait_for()
-    text_to_video.wait_for_timeout(800)
+    wait_for_drawing(text_to_video, 5)
     box = text.bounding_box()
     assert box is not None and box["width"] >= 200
     bottom = text_to_video.evaluate("() => (app.graph.nodes[0].pos[1] + app.graph.nodes[0].size[1] + app.canvas.ds.offset[1]) * app.canvas.ds.scale")

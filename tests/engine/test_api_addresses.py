@@ -16,6 +16,7 @@ from engine.api.following import checked_session, followed
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ANY = AddressRules()
 LOOPBACK = ("127.0.0.1/32",)
+PATIENT = ClientTimeout(total=60)
 
 
 class Names(AbstractResolver):
@@ -38,7 +39,7 @@ class Names(AbstractResolver):
 
 def reach(url: str, rules: AddressRules, resolver: AbstractResolver | None = None, tokens: dict[str, str] | None = None) -> str:
     async def run() -> str:
-        async with (checked_session(rules, ClientTimeout(total=5), resolver) as session,
+        async with (checked_session(rules, PATIENT, resolver) as session,
                     followed(session, url, rules, {}, tokens or {}) as answer):
             return await answer.response.text()
     return asyncio.run(run())
@@ -60,7 +61,7 @@ def with_server(handler: Handler, use: Callable[[int], Awaitable[None]]) -> None
 
 
 async def get(url: str, rules: AddressRules, resolver: AbstractResolver | None = None, tokens: dict[str, str] | None = None) -> str:
-    async with checked_session(rules, ClientTimeout(total=5), resolver) as session, followed(session, url, rules, {}, tokens or {}) as answer:
+    async with checked_session(rules, PATIENT, resolver) as session, followed(session, url, rules, {}, tokens or {}) as answer:
         return await answer.response.text()
 
 
@@ -179,7 +180,7 @@ def test_a_name_that_turns_private_is_refused_when_it_does():
 
     async def use(port: int) -> None:
         rules = AddressRules((f"rebind.test:{port}",), networks=LOOPBACK, plain_http=True)
-        async with checked_session(rules, ClientTimeout(total=5), names) as session:
+        async with checked_session(rules, PATIENT, names) as session:
             async with followed(session, f"http://rebind.test:{port}/1", rules, {}, {}) as first:
                 assert await first.response.text() == "hello"
             with pytest.raises(AddressRefused):

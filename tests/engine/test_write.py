@@ -4,6 +4,7 @@ import io
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -183,23 +184,27 @@ def test_the_part_files_of_killed_processes_go_after_a_day(tmp_path: Path) -> No
 
 
 def test_encoding_runs_beside_but_not_far_behind() -> None:
-    made, encoded, lead = 0, 0, []
+    """Each chunk is encoded only once the source is as far ahead as it may be, or at its end."""
+    made, encoded, lead, moved = 0, 0, [], threading.Condition()
 
     def source() -> Iterator[int]:
         nonlocal made
         for number in range(20):
-            lead.append(made - encoded)
-            made += 1
+            with moved:
+                made += 1
+                lead.append(made - encoded)
+                moved.notify()
             yield number
 
-    def encode(_: object) -> None:
+    def encode(number: int) -> None:
         nonlocal encoded
-        time.sleep(0.005)
-        encoded += 1
+        with moved:
+            assert moved.wait_for(lambda: made >= min(number + 1 + QUEUED_CHUNKS, 20), timeout=60)
+            encoded += 1
 
     encode_beside(encode, source())  # type: ignore[arg-type]
     assert (made, encoded) == (20, 20)
-    assert 1 <= max(lead) <= QUEUED_CHUNKS + 1
+    assert max(lead) == QUEUED_CHUNKS + 1
 
 
 def test_a_failing_encoder_stops_the_source() -> None:
