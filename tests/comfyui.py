@@ -61,12 +61,13 @@ def has_gpu() -> bool:
 class ComfyUI:
     """`with ComfyUI(base) as server:` starts main.py on a free port and stops it at the end.
 
-    `environment` is added to this process's own; `trusted` is given where the arguments make it speak https.
+    `environment` is added to this process's own; `authority` signed its certificate where the arguments make it speak https.
     """
 
     def __init__(self, base: Path, *arguments: str, comfyui: Path = COMFYUI, cpu: bool = True, environment: dict[str, str] | None = None,
-                 trusted: ssl.SSLContext | None = None) -> None:
-        self.base, self.comfyui, self.environment, self.trusted = base, comfyui, environment or {}, trusted
+                 authority: Path | None = None) -> None:
+        self.base, self.comfyui, self.environment, self.authority = base, comfyui, environment or {}, authority
+        self.trusted = ssl.create_default_context(cafile=str(authority)) if authority else None
         self.arguments = [*arguments, *(["--cpu"] if cpu else [])]
         self.log_file = base / "server.log"
         self.client_id = "wan22-tests"
@@ -75,6 +76,10 @@ class ComfyUI:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        self.start()
+        return self
+
+    def start(self) -> None:
         command = [sys.executable, str(self.comfyui / "main.py"), "--port", str(self.port), "--base-directory", str(self.base),
                    "--disable-auto-launch", "--database-url", "sqlite:///:memory:", *self.arguments]
         with self.log_file.open("w", encoding="utf-8") as log:
@@ -85,7 +90,11 @@ class ComfyUI:
         except BaseException:
             self.__exit__()
             raise
-        return self
+
+    def kill(self) -> None:
+        """As a crash or the power button does it; `start` begins anew on the same folder and port."""
+        self.process.kill()
+        self.process.wait()
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

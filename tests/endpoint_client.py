@@ -1,23 +1,35 @@
-"""A program that talks to the endpoint, with a key or without."""
+"""A program that talks to the endpoint, with a key or without, and holds every answer against the server's own OpenAPI document."""
 
-import json
+import functools
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import schemathesis
 
 from comfyui import ComfyUI
-from hosted_contract import REQUESTS, SUBMIT
+from hosted_contract import OPENAPI, REQUESTS, SUBMIT
+
+ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"  # keys
+MOST_WAITING = 12  # that the server takes of one of them
 
 
 @dataclass(frozen=True)
 class Reply:
     status: int
     body: Any
-    headers: Message
+    headers: Mapping[str, str]
+
+
+@functools.cache
+def document(server: ComfyUI) -> Any:
+    """The server's OpenAPI document; None where it has none."""
+    answer = requests.get(server.url + OPENAPI, verify=server.authority or True, timeout=60)
+    return schemathesis.openapi.from_dict(answer.json()) if answer.ok else None
 
 
 class Client:
@@ -25,24 +37,31 @@ class Client:
         self.server, self.key = server, key
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        """`path` below the server, or a whole URL; a body that is no bytes is sent as JSON."""
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        """`path` below the server, or a whole URL; a body that is no bytes is sent as JSON. Fails where the document does not describe the answer."""
+        given = {"data": body} if isinstance(body, bytes) or body is None else {"json": body}
         key = {"Authorization": f"Key {self.key}"} if self.key else {}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         url = path if path.startswith("http") else self.server.url + path
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json", **key, **named}, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=300, context=self.server.trusted) as answer:
-                return _reply(answer)
-        except urllib.error.HTTPError as error:
-            return _reply(error)
+        request = requests.Request(method, url, headers={"Content-Type": "application/json", **key, **named}, **given).prepare()
+        request.url = url  # as it is written
+        with requests.Session() as session:
+            answer = session.send(request, verify=self.server.authority or True, timeout=300)
+        self._hold_against_the_document(method, urlsplit(url).path, answer)
+        is_json = answer.headers.get("Content-Type", "").startswith("application/json")
+        return Reply(answer.status_code, answer.json() if is_json else answer.content, answer.headers)
+
+    def _hold_against_the_document(self, method: str, path: str, answer: requests.Response) -> None:
+        described = document(self.server)
+        operation = described and described.find_operation_by_path(method, path)
+        if operation:
+            operation.validate_response(answer)
 
     def submit(self, request: dict[str, Any], query: str = "") -> str:
         reply = self.call("POST", SUBMIT + query, request)
         assert reply.status == 200, reply.body
         return reply.body["request_id"]
 
-    def wait(self, request_id: str, until: tuple[str, ...] = ("COMPLETED",), seconds: float = 120) -> dict[str, Any]:
+    def wait(self, request_id: str, until: tuple[str, ...] = ("COMPLETED",), seconds: float = 300) -> dict[str, Any]:
         """The status, with logs, once it is one of `until`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -56,11 +75,26 @@ class Client:
         return self.call("GET", f"{REQUESTS}/{request_id}")
 
     def download(self, url: str, file: Path) -> Path:
-        with urllib.request.urlopen(url, timeout=60, context=self.server.trusted) as answer:
-            file.write_bytes(answer.read())
+        answer = requests.get(url, verify=self.server.authority or True, timeout=60)
+        answer.raise_for_status()
+        file.write_bytes(answer.content)
         return file
 
 
-def _reply(answer: Any) -> Reply:
-    content = answer.read()
-    return Reply(answer.status, json.loads(content) if answer.headers.get_content_type() == "application/json" else content, answer.headers)
+class Customer(Client):
+    """A client that knows what it asked for."""
+
+    def __init__(self, server: ComfyUI, key: str) -> None:
+        super().__init__(server, key)
+        self.jobs: list[str] = []
+
+    def submit(self, request: dict[str, Any], query: str = "") -> str:
+        self.jobs.append(super().submit(request, query))
+        return self.jobs[-1]
+
+    def give_up(self) -> None:
+        """Nothing of it waits or runs afterwards."""
+        for job in self.jobs:
+            self.call("PUT", f"{REQUESTS}/{job}/cancel")
+        for job in self.jobs:
+            self.wait(job)

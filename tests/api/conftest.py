@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 import time
@@ -18,12 +17,14 @@ import trustme
 import tiny_pretrained
 import tiny_weights
 from comfyui import ROOT, ComfyUI, import_comfyui, link, prepare_base
-from web_server import Web
+from endpoint_client import ALICE, BOB, MOST_WAITING, Customer
+from web_server import TOKEN, Web
 
 HERE = Path(__file__).parent
 SMALLEST = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames": 17, "num_inference_steps": 2, "resolution": "480p",
             "aspect_ratio": "1:1", "num_interpolated_frames": 0, "interpolator_model": "none", "acceleration": "none",
             "guidance_scale": 1, "guidance_scale_2": 1, "video_write_mode": "fast", "video_quality": "low"}
+PATIENCE = 300  # seconds: waiting is for an event, and a busy machine only takes longer
 JAVASCRIPT_CLIENT = "@fal-ai/client@1.10.1"
 Arguments = dict[str, Any]
 Program = Callable[..., Any]
@@ -76,8 +77,7 @@ def start(endpoint_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
 def endpoint(certificate: Path, start: Callable[..., ComfyUI]) -> Iterator[ComfyUI]:
     """ComfyUI with the API switched on, over https."""
     tls = ["--tls-keyfile", str(certificate / "server.key"), "--tls-certfile", str(certificate / "server.pem")]
-    trusted = ssl.create_default_context(cafile=str(certificate / "authority.pem"))
-    with start(None, *tls, environment={"WAN22_API": "1"}, trusted=trusted) as running:
+    with start(None, *tls, environment={"WAN22_API": "1"}, authority=certificate / "authority.pem") as running:
         yield running
 
 
@@ -91,14 +91,40 @@ def emptied(endpoint: ComfyUI) -> Iterator[ComfyUI]:
 
 @pytest.fixture
 def idle(emptied: ComfyUI) -> Callable[[], bool]:
-    """Whether the server has nothing to do, or soon comes to it."""
+    """Waits until the server has nothing to do."""
     def becomes_idle() -> bool:
-        end = time.monotonic() + 20
-        while (busy := any(emptied.get("/queue").values())) and time.monotonic() < end:
+        end = time.monotonic() + PATIENCE
+        while any(emptied.get("/queue").values()):
+            assert time.monotonic() < end
             time.sleep(0.1)
-        return not busy
+        return True
 
     return becomes_idle
+
+
+@pytest.fixture(scope="session")
+def service(web: Web, start: Callable[..., ComfyUI]) -> Iterator[ComfyUI]:
+    """A server with two keys, few places, and downloads from this machine alone."""
+    own = {"networks": ["127.0.0.0/8"], "plain_http": True}
+    downloads = {**own, "enabled": True, "allowed_hosts": [web.host], "hub": f"http://{web.host}", "tokens": {"127.0.0.1": TOKEN}}
+    with start({"enabled": True, "keys": [ALICE, BOB], "max_waiting": MOST_WAITING, "downloads": downloads, "webhooks": own}) as running:
+        yield running
+
+
+@pytest.fixture
+def alice(service: ComfyUI) -> Iterator[Customer]:
+    yield from customer(service, ALICE)
+
+
+@pytest.fixture
+def bob(service: ComfyUI) -> Iterator[Customer]:
+    yield from customer(service, BOB)
+
+
+def customer(service: ComfyUI, key: str) -> Iterator[Customer]:
+    made = Customer(service, key)
+    yield made
+    made.give_up()
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +206,7 @@ def curl(environment: dict[str, str]) -> Program:
         data = [] if body is None else ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
         command = ["curl", "--silent", "--show-error", "--cacert", environment["AUTHORITY"], "--request", method, "--url", url,
                    "--header", "Authorization: Key any", *data, "--write-out", "\n%{http_code}"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
         answer, _, status = done.stdout.rpartition("\n")
         return int(status), json.loads(answer)
@@ -189,7 +215,7 @@ def curl(environment: dict[str, str]) -> Program:
 
 
 def called(command: list[str], environment: dict[str, str]) -> tuple[Any, list[str]]:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=180, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     *lines, last = done.stdout.splitlines()
     return json.loads(last), lines

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from comfyui import ComfyUI
-from hosted_contract import APP, ENDPOINT, FILE, OPENAPI, REQUESTS, RUN, SUBMIT
+from endpoint_client import Client
+from hosted_contract import APP, ENDPOINT, FILE, OPENAPI, PROXY, REQUESTS, RUN, SUBMIT
 
 UNKNOWN = "3f2b0e0c-0000-4000-8000-000000000000"
 
 
 def completed(curl: Any, url: str) -> dict[str, Any]:
     """The last status; before it, every answer is 202."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         code, status = curl("GET", f"{url}?logs=1")
         if status["status"] == "COMPLETED":
@@ -63,6 +64,16 @@ def test_a_wrong_value_is_refused_with_its_field(curl: Any, video: dict[str, Any
     assert code == 422
     (entry,) = error["detail"]
     assert entry["loc"] == ["body", "loras", 0, "scale"] and entry["input"] == 5 and entry["ctx"] == {"le": 4.0}
+
+
+def test_without_keys_pages_of_this_machine_are_answered_and_no_others(endpoint: ComfyUI, video: dict[str, Any]) -> None:
+    client = Client(endpoint)
+    job = client.submit(video)
+    client.wait(job)
+    asked = f"https://queue.fal.run/{APP}/requests/{job}"
+    seen = {(host, origin): client.call("GET", PROXY, x_fal_target_url=asked, Host=host, Origin=origin).status for host, origin in (
+        ("localhost:3000", "http://localhost:3000"), ("localhost:3000", "null"), ("page.example:8188", "http://page.example:8188"))}
+    assert list(seen.values()) == [200, 401, 401]  # a page's own server here, a page without a name, a page whose name was made to lead here
 
 
 def test_the_document_describes_what_is_served(curl: Any, endpoint: ComfyUI) -> None:

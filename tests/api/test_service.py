@@ -3,7 +3,7 @@
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,37 +13,9 @@ import pytest
 import tiny_weights
 import videos
 from comfyui import ComfyUI
-from endpoint_client import Client
+from endpoint_client import ALICE, BOB, MOST_WAITING, Client, Customer, Reply
 from hosted_contract import OPENAPI, PROXY, REQUESTS, RUN, SUBMIT
 from web_server import TOKEN, Web
-
-ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
-MOST = 3
-
-
-@pytest.fixture(scope="module")
-def service(web: Web, start: Any) -> Iterator[ComfyUI]:
-    """A server with two keys, few places, and downloads from this machine alone."""
-    own = {"networks": ["127.0.0.0/8"], "plain_http": True}
-    downloads = {**own, "enabled": True, "allowed_hosts": [web.host], "hub": f"http://{web.host}", "tokens": {"127.0.0.1": TOKEN}}
-    with start({"enabled": True, "keys": [ALICE, BOB], "max_waiting": MOST, "downloads": downloads, "webhooks": own}) as running:
-        yield running
-
-
-@pytest.fixture
-def alice(service: ComfyUI) -> Iterator[Client]:
-    client = Client(service, ALICE)
-    yield client
-    service.post("/queue", {"clear": True})
-    service.post("/interrupt")
-    while service.get("/queue")["queue_running"]:
-        time.sleep(0.1)
-    time.sleep(0.5)  # until the endpoint has seen it
-
-
-@pytest.fixture
-def bob(service: ComfyUI) -> Client:
-    return Client(service, BOB)
 
 
 @pytest.mark.parametrize("key", ["", "wrong", ALICE[:-1], ALICE + "x"])
@@ -60,7 +32,7 @@ def test_the_proxy_is_no_way_around_the_key(service: ComfyUI) -> None:
     assert reply.status == 401
 
 
-def test_a_job_belongs_to_its_key(alice: Client, bob: Client, fresh: dict[str, Any]) -> None:
+def test_a_job_belongs_to_its_key(alice: Customer, bob: Customer, fresh: dict[str, Any]) -> None:
     job = alice.submit(fresh)
     assert [bob.call(*call).status for call in (("GET", f"{REQUESTS}/{job}"), ("GET", f"{REQUESTS}/{job}/status"),
                                                  ("PUT", f"{REQUESTS}/{job}/cancel"))] == [404, 404, 404]
@@ -68,15 +40,63 @@ def test_a_job_belongs_to_its_key(alice: Client, bob: Client, fresh: dict[str, A
     assert alice.result(job).status == 200
 
 
-def test_a_key_has_so_many_places_and_another_key_its_own(alice: Client, bob: Client, long: dict[str, Any]) -> None:
-    for _ in range(MOST):
+def test_a_key_has_so_many_places_and_another_key_its_own(alice: Customer, bob: Customer, long: dict[str, Any]) -> None:
+    for _ in range(MOST_WAITING):
         alice.submit(long)
     refused = alice.call("POST", SUBMIT, long)
     assert (refused.status, refused.headers["X-Fal-Retryable"]) == (503, "true")
     bob.submit(long)
 
 
-def test_what_a_user_removes_or_interrupts_is_cancelled(alice: Client, service: ComfyUI, long: dict[str, Any]) -> None:
+def test_fifty_clients_at_once_get_their_own_video_or_are_refused(alice: Customer, service: ComfyUI, video: dict[str, Any], tmp_path: Path) -> None:
+    """Sampled once, since only the frame rate differs: it tells whose video a video is."""
+    rates = range(4, 54)
+
+    def send(rate: int) -> Reply:
+        return alice.call("POST", SUBMIT, {**video, "frames_per_second": rate})
+
+    alice.wait(alice.submit(video))
+    with ThreadPoolExecutor(len(rates)) as threads:
+        replies = dict(zip(rates, threads.map(send, rates), strict=True))
+    jobs = {rate: reply.body["request_id"] for rate, reply in replies.items() if reply.status == 200}
+    assert MOST_WAITING <= len(jobs) == len(set(jobs.values()))
+    assert {reply.body["error_type"] for reply in replies.values() if reply.status != 200} <= {"runner_scheduling_failure"}
+    for rate, job in jobs.items():
+        alice.wait(job)
+        clip = alice.download(alice.result(job).body["video"]["url"], tmp_path / f"{rate}.mp4")
+        assert videos.facts(clip).rate == rate
+    ran = [entry["prompt"] for entry in service.get("/history").values() if entry["prompt"][1] in jobs.values()]
+    assert len(ran) == len(jobs) and [number for number, *_ in ran] == sorted(number for number, *_ in ran)
+
+
+def test_what_was_done_outlives_a_kill_and_what_was_not_ends_with_an_error(alice: Customer, service: ComfyUI, web: Web,
+                                                                           fresh: dict[str, Any]) -> None:
+    """Killed while a video is written backwards, so that both a spool and a part of a file are open."""
+    done, hook = alice.submit(fresh), f"?fal_webhook={quote(f'http://{web.host}/restarted')}"
+    logs = alice.wait(done)["logs"]
+    made = alice.result(done).body
+    running = alice.submit({**fresh, "reverse_video": True, "interpolator_model": "rife", "num_interpolated_frames": 4})
+    waiting = alice.submit({**fresh, "seed": 6}, hook)
+    while not any(line["message"].startswith("SaveVideo") for line in alice.wait(running, until=("IN_PROGRESS",))["logs"]):
+        time.sleep(0.01)
+    service.kill()
+    service.start()
+    again = alice.result(done).body
+    assert (again["seed"], again["video"]["file_name"]) == (made["seed"], made["video"]["file_name"])
+    assert alice.wait(done)["logs"] == logs
+    assert alice.call("GET", f"/view?filename={made['video']['file_name']}&subfolder=video/api").status == 200
+    for job in (running, waiting):
+        assert alice.wait(job)["status"] == "COMPLETED"
+        assert (alice.result(job).status, alice.result(job).body["error_type"]) == (500, "runner_disconnected")
+        assert alice.call("PUT", f"{REQUESTS}/{job}/cancel").body == {"status": "ALREADY_COMPLETED"}
+    told = web.message("/restarted")
+    assert (told["request_id"], told["status"], told["payload"]["error_type"]) == (waiting, "ERROR", "runner_disconnected")
+    assert not list((service.base / "output").rglob(f"{running}*.mp4"))
+    alice.wait(alice.submit({**fresh, "seed": 7, "reverse_video": True}))
+    assert [path for path in (service.base / "temp").rglob("*") if path.is_file()] == []
+
+
+def test_what_a_user_removes_or_interrupts_is_cancelled(alice: Customer, service: ComfyUI, long: dict[str, Any]) -> None:
     running, waiting = alice.submit(long), alice.submit(long)
     alice.wait(running, until=("IN_PROGRESS",))
     service.post("/queue", {"delete": [waiting]})
@@ -86,16 +106,16 @@ def test_what_a_user_removes_or_interrupts_is_cancelled(alice: Client, service: 
         assert (alice.result(job).status, alice.result(job).body["error_type"]) == (499, "client_cancelled")
 
 
-def test_a_cancelled_job_ends_however_near_it_is_to_its_start(alice: Client, long: dict[str, Any]) -> None:
+def test_a_cancelled_job_ends_however_near_it_is_to_its_start(alice: Customer, long: dict[str, Any]) -> None:
     for attempt in range(20):
         job = alice.submit({**long, "seed": 5000 + attempt})
-        time.sleep(attempt % 10 / 2000)
+        time.sleep(attempt % 10 / 2000)  # another moment each time
         alice.call("PUT", f"{REQUESTS}/{job}/cancel")
-        alice.wait(job, seconds=10)
+        alice.wait(job)
         assert alice.result(job).status == 499
 
 
-def test_webhooks_are_told_of_results_and_of_errors(alice: Client, web: Web, fresh: dict[str, Any], long: dict[str, Any]) -> None:
+def test_webhooks_are_told_of_results_and_of_errors(alice: Customer, web: Web, fresh: dict[str, Any], long: dict[str, Any]) -> None:
     made = alice.submit(fresh, f"?fal_webhook={quote(f'http://{web.host}/made')}")
     assert web.message("/made") == {"request_id": made, "gateway_request_id": made, "status": "OK", "payload": alice.result(made).body}
     cancelled = alice.submit(long, f"?fal_webhook={quote(f'http://{web.host}/cancelled')}")
@@ -107,14 +127,14 @@ def test_webhooks_are_told_of_results_and_of_errors(alice: Client, web: Web, fre
     assert (status["error_type"], status["error"]) == ("client_cancelled", told["payload"]["detail"])
 
 
-def test_a_webhook_keeps_the_spelling_of_its_address(alice: Client, web: Web, long: dict[str, Any]) -> None:
+def test_a_webhook_keeps_the_spelling_of_its_address(alice: Customer, web: Web, long: dict[str, Any]) -> None:
     """Signed addresses hold for their exact letters."""
     job = alice.submit(long, f"?fal_webhook={quote(f'http://{web.host}/a%20b?sig=a%2Bb%3D&x=a%26b', safe='')}")
     alice.call("PUT", f"{REQUESTS}/{job}/cancel")
     assert web.message("/a%20b?sig=a%2Bb%3D&x=a%26b")["request_id"] == job
 
 
-def test_what_cannot_be_read_is_the_callers_fault(alice: Client) -> None:
+def test_what_cannot_be_read_is_the_callers_fault(alice: Customer) -> None:
     wrong = [("POST", RUN, b"hello", {"Content-Encoding": "gzip"}),
              ("GET", f"{REQUESTS}/x/status", None, {"Host": "comfy:port"}), ("GET", OPENAPI, None, {"Host": "comfy:port"}),
              ("GET", PROXY, None, {"x-fal-target-url": "https://[bad"})]
@@ -123,7 +143,7 @@ def test_what_cannot_be_read_is_the_callers_fault(alice: Client) -> None:
         assert (reply.status, reply.body["error_type"]) == (400, "bad_request"), (path, headers)
 
 
-def test_a_stream_that_waits_says_that_it_lives(alice: Client, service: ComfyUI, long: dict[str, Any]) -> None:
+def test_a_stream_that_waits_says_that_it_lives(alice: Customer, service: ComfyUI, long: dict[str, Any]) -> None:
     alice.submit(long)
     waiting = alice.submit(long)
     request = urllib.request.Request(f"{service.url}{REQUESTS}/{waiting}/status/stream", headers={"Authorization": f"Key {ALICE}"})
@@ -131,7 +151,7 @@ def test_a_stream_that_waits_says_that_it_lives(alice: Client, service: ComfyUI,
         assert next(line for line in events if line.startswith(b":")) and not events.closed
 
 
-def test_loras_are_downloaded_once_and_named_like_local_ones(alice: Client, web: Web, service: ComfyUI, fresh: dict[str, Any]) -> None:
+def test_loras_are_downloaded_once_and_named_like_local_ones(alice: Customer, web: Web, service: ComfyUI, fresh: dict[str, Any]) -> None:
     local = tiny_weights.LORAS[0].format("high")
     content = (service.base / "models" / "loras" / local).read_bytes()
     web.files["/files/mine.safetensors"] = web.files["/owner/repo/resolve/main/a.safetensors"] = content
@@ -154,7 +174,7 @@ def test_loras_are_downloaded_once_and_named_like_local_ones(alice: Client, web:
     "http://169.254.169.254/latest/meta-data", "https://169.254.169.254/x.safetensors", "https://[::1]/x.safetensors", "https://2130706433/x",
     "https://0x7f.1/x.safetensors", "https://127.0.0.1:8188/view", "https://10.0.0.1/x.safetensors", "https://localhost/x.safetensors",
     "https://user:secret@huggingface.co/x/y/resolve/main/z.safetensors", "https://huggingface.co@10.0.0.1/x.safetensors", "missing.safetensors", " "])
-def test_loras_lead_nowhere_else(alice: Client, web: Web, fresh: dict[str, Any], path: str) -> None:
+def test_loras_lead_nowhere_else(alice: Customer, web: Web, fresh: dict[str, Any], path: str) -> None:
     asked = len(web.asked)
     reply = alice.call("POST", SUBMIT, {**fresh, "loras": [{"path": path}]})
     (entry,) = reply.body["detail"]
@@ -163,18 +183,37 @@ def test_loras_lead_nowhere_else(alice: Client, web: Web, fresh: dict[str, Any],
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254/", "https://10.0.0.1/hook", "https://user:pass@example.com/", "file:///etc/passwd", "x"])
-def test_webhooks_lead_nowhere_else(alice: Client, fresh: dict[str, Any], url: str) -> None:
+def test_webhooks_lead_nowhere_else(alice: Customer, fresh: dict[str, Any], url: str) -> None:
     assert alice.call("POST", f"{SUBMIT}?fal_webhook={quote(url)}", fresh).status == 422
 
 
-def test_parts_of_a_video_can_be_asked_for(alice: Client, fresh: dict[str, Any]) -> None:
+def test_no_link_leads_out_of_the_loras_folders(alice: Customer, service: ComfyUI, fresh: dict[str, Any], tmp_path: Path) -> None:
+    loras, local = service.base / "models" / "loras", tiny_weights.LORAS[0].format("high")
+    (tmp_path / "private.safetensors").write_bytes((loras / local).read_bytes())
+    links = {"out.safetensors": tmp_path / "private.safetensors", "up": tmp_path, "in.safetensors": loras / local}
+    for name, target in links.items():
+        (loras / name).symlink_to(target)
+    try:
+        for path in ("out.safetensors", "out", "up/private.safetensors"):
+            reply = alice.call("POST", SUBMIT, {**fresh, "loras": [{"path": path}]})
+            assert (reply.status, reply.body["detail"][0]["loc"]) == (422, ["body", "loras", 0, "path"])
+            assert "outside the loras folders" in reply.body["detail"][0]["msg"]
+        job = alice.submit({**fresh, "loras": [{"path": "in.safetensors"}]})
+        alice.wait(job)
+        assert alice.result(job).status == 200
+    finally:
+        for name in links:
+            (loras / name).unlink()
+
+
+def test_parts_of_a_video_can_be_asked_for(alice: Customer, fresh: dict[str, Any]) -> None:
     job = alice.submit(fresh)
     alice.wait(job)
     part = alice.call("GET", alice.result(job).body["video"]["url"], Range="bytes=4-7")
     assert (part.status, part.body, part.headers["Content-Type"]) == (206, b"ftyp", "video/mp4")
 
 
-def test_nothing_secret_is_left_anywhere(alice: Client, service: ComfyUI, web: Web, fresh: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_secret_is_left_anywhere(alice: Customer, service: ComfyUI, web: Web, fresh: dict[str, Any], tmp_path: Path) -> None:
     job = alice.submit(fresh, f"?fal_webhook={quote(f'http://{web.host}/hook-{TOKEN[::-1]}')}")
     alice.wait(job)
     clip = alice.download(alice.result(job).body["video"]["url"], tmp_path / "clip.mp4")

@@ -53,7 +53,7 @@ async def _attempts(target: URL, body: bytes, rules: WebhookRules, log: Callable
     end = time.monotonic() + rules.total_seconds
     for pause in (0.0, *rules.pauses):
         await asyncio.sleep(pause)
-        left = end - time.monotonic()
+        left = min(rules.seconds, end - time.monotonic())
         if left <= 0:
             log(f"webhook: {target.raw_host} did not take the message within {rules.total_seconds:g} s.")
             return False
