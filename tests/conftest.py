@@ -15,8 +15,25 @@ import workflows
 from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, prepare_base
 
 
+LANES = ("server", "endpoint", "service")  # fixtures that are a running ComfyUI, the longest way first
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-english", action="store_true", help="bring locales/en in line with the nodes")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Where several processes share the tests (`pytest-xdist`), each running ComfyUI has one to itself, and other files are shared out whole."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(lane(item)))
+    yield
+    items.sort(key=lambda item: LANES.index(lane(item)) if lane(item) in LANES else len(LANES))
+
+
+def lane(item: pytest.Item) -> str:
+    used = getattr(item, "fixturenames", ())
+    return next((name for name in LANES if name in used), str(item.path))
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def sentencepiece_model() -> bytes:
     return model.getvalue()
 
 
-def vae(seed: int, dim: int = 16) -> Weights:
+def vae(seed: int, dim: int = 8) -> Weights:
     """State dict of the Wan 2.1 VAE, made by ComfyUI's own class; the official one has dim 96."""
     import comfy.ldm.wan.vae
     with torch.random.fork_rng():

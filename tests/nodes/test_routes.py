@@ -3,12 +3,17 @@
 import json
 import urllib.error
 import urllib.parse
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from comfyui import ComfyUI
+from engine.sampling.schedules import TRAIN_TIMESTEPS
+from engine.sampling.solvers import SOLVERS
+from sampling_runs import SHAPE, Sample
 
 DEFAULTS = {"steps": 27, "shift": 5, "solver": "unipc", "acceleration": "regular", "guidance_scale": 3.5, "guidance_scale_2": 4}
 
@@ -34,21 +39,58 @@ def test_the_defaults_are_the_hosted_ones(server: ComfyUI) -> None:
     assert plan["text"].startswith("27 steps: 12 high")
 
 
-@pytest.mark.parametrize("solver", ["unipc", "dpm++", "euler"])
-@pytest.mark.parametrize(("steps", "shift", "denoise", "boundary"),
-                         [(4, 5.0, 1.0, 0.875), (40, 12.0, 1.0, 0.9), (13, 3.0, 0.6, 0.0), (1, 1.0, 1.0, 1.0)])
-def test_what_is_shown_is_what_runs(server: ComfyUI, pack: ModuleType, solver: str, steps: int, shift: float, denoise: float,
-                                    boundary: float) -> None:
-    shown = schedule(server, solver=solver, steps=steps, shift=shift, denoise=denoise, boundary=boundary, guidance_scale=1)
-    experts, host = pack.nodes.engine.sampling.experts, pack.nodes.host.sampling
-    sigmas = experts.Schedule(solver, steps, shift, denoise).sigmas()
-    plan = host.plan_for(host.solver(solver), sigmas, boundary, experts.Guidance(1.0, 4.0), "regular")
-    assert shown["sigmas"] == sigmas.tolist()
-    assert shown["text"] == plan.describe()
-    assert [expert == "high" for expert in shown["experts"]] == [step.high for step in plan.steps]
-    assert [count == 0 for count in shown["calls"]] == [step.skipped for step in plan.steps]
-    assert (sum(shown["calls"]), shown["all_calls"]) == (plan.model_calls(), plan.model_calls(with_skipped=True))
-    assert all(count in (0, 1 if expert == "high" else 2) for count, expert in zip(shown["calls"], shown["experts"], strict=True))
+class Watch:
+    """What really runs: for every step its expert, its timestep, and the prompts that went through the network's blocks."""
+
+    def __init__(self, experts: tuple[Any, Any]) -> None:
+        self.steps: list[tuple[str, float]] = []
+        self.calls: list[int] = []
+        self.experts, self.kept = experts, [expert.model_options for expert in experts]
+
+    def __enter__(self) -> "Watch":
+        first_blocks = [expert.model.diffusion_model.blocks[0] for expert in self.experts]
+        self.hooks = [block.register_forward_pre_hook(self._note_call) for block in first_blocks]
+        for name, expert in zip(("high", "low"), self.experts, strict=True):
+            expert.model_options = {**expert.model_options, "model_function_wrapper": self._wrapper(name)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        for expert, options in zip(self.experts, self.kept, strict=True):
+            expert.model_options = options
+
+    def _wrapper(self, name: str) -> Callable[..., torch.Tensor]:
+        def note_step(apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+            step = name, float(args["timestep"][0])
+            if not self.steps or self.steps[-1] != step:
+                self.steps.append(step)
+                self.calls.append(0)
+            return apply_model(args["input"], args["timestep"], **args["c"])
+
+        return note_step  # ComfyUI copies what is not a plain function
+
+    def _note_call(self, block: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        self.calls[-1] += len(given[0])
+
+
+@pytest.mark.parametrize(("solver", "steps", "shift", "denoise", "boundary", "guidance", "acceleration"), [
+    ("unipc", 27, 5.0, 1.0, 0.875, (3.5, 4.0), "regular"), ("unipc", 13, 3.0, 0.6, 0.0, (1.0, 4.0), "regular"),
+    ("dpm++", 12, 12.0, 1.0, 0.9, (3.5, 1.0), "regular"), ("dpm++", 4, 5.0, 1.0, 0.875, (3.5, 4.0), "none"),
+    ("euler", 20, 5.0, 1.0, 0.875, (1.0, 4.0), "regular"), ("euler", 1, 1.0, 1.0, 1.0, (1.0, 1.0), "none")])
+def test_what_is_shown_is_what_runs(server: ComfyUI, sample: Sample, solver: str, steps: int, shift: float, denoise: float, boundary: float,
+                                    guidance: tuple[float, float], acceleration: str) -> None:
+    shown = schedule(server, solver=solver, steps=steps, shift=shift, denoise=denoise, boundary=boundary, guidance_scale=guidance[0],
+                     guidance_scale_2=guidance[1], acceleration=acceleration)
+    with Watch(sample.experts) as watch:
+        sample.latent({"samples": torch.zeros(SHAPE)}, solver, steps, shift, guidance, boundary, acceleration, denoise=denoise)
+    assert [name for name, _ in watch.steps] == shown["experts"]
+    assert watch.calls == shown["calls"]
+    told = [SOLVERS[solver].timestep(sigma) / TRAIN_TIMESTEPS for sigma in shown["sigmas"][:-1]]
+    assert [sigma for _, sigma in watch.steps] == pytest.approx(told, rel=1e-6)
+    assert shown["sigmas"][-1] == 0 and len(shown["sigmas"]) == steps + 1
+    assert shown["text"].startswith(f"{steps} steps: ") and f", {sum(watch.calls)} model calls" in shown["text"]
+    assert shown["all_calls"] == sum(1 + (guidance[name == "low"] > 1) for name, _ in watch.steps)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -1,17 +1,19 @@
 """The sampler beside core's: the same pieces, the same results, no more work than needed, and nothing left on the user's models."""
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from sampling_runs import SHAPE, noise
+from sampling_runs import SHAPE, Sample, noise
 
-Sample = Callable[..., torch.Tensor]
+Call = tuple[str, float, tuple[int, ...]]
+TOLERANCE = 1e-7  # in float64
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +29,15 @@ def conditioning(prompts: tuple[torch.Tensor, torch.Tensor]) -> tuple[Any, Any]:
 
 
 @pytest.fixture
-def calls(experts: tuple[Any, Any]) -> Iterator[list[tuple[str, float, tuple[int, ...]]]]:
+def calls(experts: tuple[Any, Any]) -> Iterator[list[Call]]:
+    with watched(experts) as seen:
+        yield seen
+
+
+@contextlib.contextmanager
+def watched(experts: tuple[Any, Any]) -> Iterator[list[Call]]:
     """(expert, timestep, conditionings) of every call of the network, seen by a model function wrapper as other packs set them."""
-    seen: list[tuple[str, float, tuple[int, ...]]] = []
+    seen: list[Call] = []
     kept = [expert.model_options for expert in experts]
     for name, expert in zip(("high", "low"), experts, strict=True):
         def wrapper(apply_model: Any, args: dict[str, Any], name: str = name) -> torch.Tensor:
@@ -37,26 +45,29 @@ def calls(experts: tuple[Any, Any]) -> Iterator[list[tuple[str, float, tuple[int
             return apply_model(args["input"], args["timestep"], **args["c"])
 
         expert.model_options = {**expert.model_options, "model_function_wrapper": wrapper}
-    yield seen
-    for expert, options in zip(experts, kept, strict=True):
-        expert.model_options = options
+    try:
+        yield seen
+    finally:
+        for expert, options in zip(experts, kept, strict=True):
+            expert.model_options = options
 
 
-def conditionings(seen: list[tuple[str, float, tuple[int, ...]]], expert: str) -> set[int]:
+def conditionings(seen: list[Call], expert: str) -> set[int]:
     return {branch for name, _, branches in seen if name == expert for branch in branches}
 
 
 @pytest.mark.parametrize("steps", [4, 10, 20, 27])
-def test_euler_equals_cores_two_samplers(core: ModuleType, pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
-                                         sample: Sample, steps: int) -> None:
-    ours = sample("euler", steps, 5.0, (3.5, 4.0), 0.875)
-    high, low = (importlib.import_module("comfy_extras.nodes_model_advanced").ModelSamplingSD3().patch(expert, 5.0)[0] for expert in experts)
+def test_euler_equals_cores_two_samplers(core: ModuleType, pack: ModuleType, exact_sample: Sample, steps: int) -> None:
+    ours = exact_sample("euler", steps, 5.0, (3.5, 4.0), 0.875)
+    shifted = importlib.import_module("comfy_extras.nodes_model_advanced").ModelSamplingSD3()
+    high, low = (shifted.patch(expert, 5.0)[0] for expert in exact_sample.experts)
     sigmas = pack.nodes.engine.sampling.experts.Schedule("euler", steps, 5.0).sigmas()
     split = int((sigmas[:-1] * 1000 >= 875).sum())
     latent, ksampler = {"samples": torch.zeros(SHAPE)}, core.KSamplerAdvanced()
-    (first,) = ksampler.sample(high, "enable", 1, steps, 3.5, "euler", "simple", *conditioning, latent, 0, split, "enable")
-    (second,) = ksampler.sample(low, "disable", 1, steps, 4.0, "euler", "simple", *conditioning, first, split, 10000, "disable")
-    assert (ours - experts[0].model.process_latent_in(second["samples"])).abs().max() < 1e-5
+    prompts = exact_sample.conditioning
+    (first,) = ksampler.sample(high, "enable", 1, steps, 3.5, "euler", "simple", *prompts, latent, 0, split, "enable")
+    (second,) = ksampler.sample(low, "disable", 1, steps, 4.0, "euler", "simple", *prompts, first, split, 10000, "disable")
+    assert (ours - exact_sample.in_network_scale(second["samples"])).abs().max() < 1e-5  # core keeps the noise levels in float32
 
 
 @pytest.mark.parametrize("acceleration", ["none", "regular"])
@@ -128,12 +139,10 @@ def test_an_expert_without_steps_is_not_loaded(pack: ModuleType, sample: Sample,
     assert sorted(loaded) == sorted(used)
 
 
-def test_a_batch_is_its_single_latents(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], sample: Sample) -> None:
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
-    guider = sampling.guider(*experts, *conditioning, plan.Guidance(3.5, 4.0), 5.0, "regular", 0.875)
-    batch = sampling.sample(guider, {"samples": torch.zeros(3, *SHAPE[1:])}, 1, plan.Schedule("unipc", 12, 5.0))["samples"]
-    first = experts[0].model.process_latent_in(batch)[:1]
-    torch.testing.assert_close(first, sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration="regular"), rtol=1e-3, atol=1e-3)
+def test_a_batch_is_its_single_latents(exact_sample: Sample) -> None:
+    settings = "unipc", 12, 5.0, (3.5, 4.0), 0.875, "regular"
+    batch = exact_sample.latent({"samples": torch.zeros(3, *SHAPE[1:])}, *settings)
+    torch.testing.assert_close(exact_sample.in_network_scale(batch)[:1], exact_sample(*settings), rtol=0, atol=TOLERANCE)
     assert not torch.allclose(batch[0], batch[1])
 
 
@@ -150,15 +159,13 @@ def test_denoise_stays_near_the_latent_it_starts_from(pack: ModuleType, experts:
     assert distance[0] < 0.4 * distance[2]
 
 
-def test_a_noise_mask_keeps_what_it_covers(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any]) -> None:
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+def test_a_noise_mask_keeps_what_it_covers(exact_sample: Sample) -> None:
     start = torch.randn(SHAPE)
     mask = torch.zeros(1, 1, *SHAPE[2:])
     mask[..., SHAPE[-1] // 2 :] = 1
-    guider = sampling.guider(*experts, *conditioning, plan.Guidance(3.5, 4.0), 5.0, "none", 0.875)
-    result = sampling.sample(guider, {"samples": start, "noise_mask": mask}, 1, plan.Schedule("euler", 4, 5.0))["samples"]
+    result = exact_sample.latent({"samples": start, "noise_mask": mask}, "euler", 4, 5.0, (3.5, 4.0), 0.875)
     kept = SHAPE[-1] // 2
-    torch.testing.assert_close(result[..., :kept], start[..., :kept], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result[..., :kept], start[..., :kept], rtol=0, atol=TOLERANCE)
     assert (result[..., kept:] - start[..., kept:]).abs().mean() > 0.1
 
 
@@ -233,15 +240,16 @@ def test_a_cache_that_skips_nothing_changes_no_bit(pack: ModuleType, sample: Sam
 
 
 @pytest.mark.parametrize("acceleration", ["none", "regular"])
-def test_branches_batched_or_apart_give_the_same_video(sample: Sample, monkeypatch: pytest.MonkeyPatch, acceleration: str, calls: list) -> None:
+def test_branches_batched_or_apart_give_the_same_video(exact_sample: Sample, monkeypatch: pytest.MonkeyPatch, acceleration: str) -> None:
     import comfy.model_base
-    together = sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
-    assert {branches for _, _, branches in calls} <= {(0, 1), (1, 0)}
-    calls.clear()
-    monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *_, **__: 1e30)
-    apart = sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
-    assert {branches for _, _, branches in calls} == {(0,), (1,)}
-    torch.testing.assert_close(together, apart, rtol=1e-3, atol=1e-3)
+    with watched(exact_sample.experts) as calls:
+        together = exact_sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
+        assert {branches for _, _, branches in calls} <= {(0, 1), (1, 0)}
+        calls.clear()
+        monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *_, **__: 1e30)
+        apart = exact_sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
+        assert {branches for _, _, branches in calls} == {(0,), (1,)}
+    torch.testing.assert_close(together, apart, rtol=0, atol=TOLERANCE)
 
 
 def test_acceleration_stays_close_and_runs_alike_twice(sample: Sample) -> None:
