@@ -129,6 +129,21 @@ class ComfyUI:
         with urllib.request.urlopen(request, timeout=60, context=self.trusted) as answer:
             return json.loads(answer.read() or b"null")
 
+    def free(self, seconds: float = 300) -> None:
+        """Ask to unload all models and to empty the cache until that is taken up, which is before any later prompt; needs the probe.
+
+        One request may be lost: ComfyUI's worker sleeps for up to 1000 s without looking whether one came since it last looked.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            self.post("/free", {"unload_models": True, "free_memory": True})
+            for _ in range(10):
+                if not self.get("/probe/requests"):
+                    return
+                time.sleep(0.05)
+            if time.monotonic() > end:
+                raise TimeoutError(f"ComfyUI did not take up /free within {seconds} s:\n{self.log()[-3000:]}")
+
     def object_info(self) -> dict[str, Any]:
         return self.get("/object_info")
 

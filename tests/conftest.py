@@ -14,7 +14,6 @@ import tiny_weights
 import workflows
 from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, prepare_base
 
-
 LANES = ("server", "endpoint", "service")  # fixtures that are a running ComfyUI, the longest way first
 
 

@@ -46,8 +46,8 @@ def write_language_model(folder: Path, chat_template: str | None = CHAT) -> None
     network.save_pretrained(folder)
 
 
-def write_picture_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw")) -> None:
-    """A random ViT whose last layer tells red pictures (0.88 for the second label) from grey ones (0.12)."""
+def write_picture_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw"), strict: bool = False) -> None:
+    """A random ViT whose last layer tells red pictures (0.88 for the second label) from grey ones (0.12); a strict one says 0.95 to all."""
     torch.manual_seed(0)
     network = ViTForImageClassification(ViTConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=16,
@@ -58,6 +58,9 @@ def write_picture_classifier(folder: Path, labels: tuple[str, ...] = ("normal", 
         network.classifier.weight.zero_()
         network.classifier.weight[1] = 4 * (red - grey) / (red - grey).square().sum()
         network.classifier.bias.copy_(torch.tensor([0.0, -network.classifier.weight[1] @ (red + grey) / 2]))
+        if strict:
+            network.classifier.weight.zero_()
+            network.classifier.bias.copy_(torch.tensor([0.0, 3.0]))
     network.save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 

@@ -54,7 +54,7 @@ def endpoint_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import_comfyui()
     tiny_weights.write_models(models := tmp_path_factory.mktemp("models"))
     tiny_pretrained.write_language_model(models / "LLM" / "writer")
-    tiny_pretrained.write_picture_classifier(models / "safety" / "watcher", ("nsfw", "normal"))  # grey is unsafe
+    tiny_pretrained.write_picture_classifier(models / "safety" / "watcher", strict=True)
     return models
 
 

@@ -89,7 +89,7 @@ def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_bac
                                                                                   request: pytest.FixtureRequest) -> None:
     """With every node of the pack that tells something; that each workflow runs, and is sent as it runs, is tested without a browser and above."""
     name, folder = "full", f"browser_{request.node.callspec.id}"
-    server.post("/free", {"free_memory": True})  # for a cached node says nothing
+    server.free()  # for a cached node says nothing
     open_template(canvas, name)
     set_widgets(canvas, {**TINY, "filename_prefix": f"{folder}/clip"})
     canvas.evaluate("async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')")

@@ -28,7 +28,7 @@ def make_frames(server: ComfyUI, prompt: Prompt) -> np.ndarray:
 
 def forget(server: ComfyUI) -> None:
     """Empty ComfyUI's cache, so that the next prompt is really executed."""
-    server.post("/free", {"unload_models": True, "free_memory": True})
+    server.free()
 
 
 @pytest.mark.parametrize("num_frames", [17, 18, 80, 81])

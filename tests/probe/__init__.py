@@ -22,6 +22,12 @@ async def memory(_: web.Request) -> web.Response:
     })
 
 
+@PromptServer.instance.routes.get("/probe/requests")
+async def requests(_: web.Request) -> web.Response:
+    """What was asked for by /free and is not yet taken up by the worker."""
+    return web.json_response(PromptServer.instance.prompt_queue.get_flags(reset=False))
+
+
 class ProbeModelClass:
     """Passes a MODEL on, but as a model of another kind would look like."""
 
