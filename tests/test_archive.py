@@ -152,8 +152,21 @@ def test_dependencies_are_the_requirements_and_a_floor_for_the_front_end() -> No
 
 
 def test_requirements_fight_no_package_of_comfyui() -> None:
-    core = {re.split(r"[^\w-]", line)[0].lower() for line in (COMFYUI / "requirements.txt").read_text(encoding="utf-8").splitlines() if line}
-    assert core.isdisjoint((ROOT / "requirements.txt").read_text(encoding="utf-8").split())
+    assert packages(COMFYUI / "requirements.txt").isdisjoint(packages(ROOT / "requirements.txt"))
+
+
+def packages(file: Path) -> set[str]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return {re.split(r"[^\w-]", line)[0].lower().replace("_", "-") for line in lines if line and not line.startswith("#")}
+
+
+def test_everything_that_the_tests_install_has_a_version() -> None:
+    tests = ROOT / "tests"
+    pinned = [line for name in ("constraints.txt", "oracles.txt") for line in (tests / name).read_text(encoding="utf-8").splitlines()
+              if not line.startswith("#")]
+    assert [line for line in pinned if not re.match(r"[\w.-]+==[\w.]+( ; |$)", line)] == []
+    core = packages(COMFYUI / "requirements.txt") if COMFYUI.is_relative_to(ROOT) else set()  # another ComfyUI brings its own
+    assert core | packages(ROOT / "requirements.txt") | packages(tests / "requirements.txt") <= packages(tests / "constraints.txt")
 
 
 def test_the_registry_can_read_pyproject() -> None:

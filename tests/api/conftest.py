@@ -60,11 +60,11 @@ def endpoint_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start(endpoint_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ComfyUI]:
-    """A ComfyUI that is not running yet, with a quick decoder, on a new folder or on a given one, and with settings for the API."""
+    """A ComfyUI that is not running yet, with quick networks, on a new folder or on a given one, and with settings for the API."""
 
     def make(settings: Arguments | None = None, *arguments: str, base: Path | None = None, **options: Any) -> ComfyUI:
         base = prepare_base(base or tmp_path_factory.mktemp("endpoint"), models=endpoint_models)
-        link(HERE / "quick_decoder", base / "custom_nodes" / "quick_decoder")
+        link(HERE / "quick_networks", base / "custom_nodes" / "quick_networks")
         if settings is not None:
             (base / "user" / "__wan22").mkdir(exist_ok=True)
             (base / "user" / "__wan22" / "api.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -153,7 +153,7 @@ def fresh() -> Arguments:
 @pytest.fixture
 def long() -> Arguments:
     """A request that runs for longer than a test looks at it."""
-    return {**SMALLEST, "seed": next(_seeds), "num_inference_steps": 40}
+    return {**SMALLEST, "seed": next(_seeds), "num_inference_steps": 40, "num_frames": 33}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -515,10 +515,14 @@ def test_two_fetches_at_once_download_once(tmp_path: Path):
 
 
 def test_two_processes_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    tries, try_lock = [], cache.try_lock
+    host, said, tries, try_lock = Host(), [], [], cache.try_lock
+
+    def counted(file: IO[bytes]) -> bool:
+        tries.append(file)
+        return try_lock(file)
+
     monkeypatch.setattr(cache, "LOCK_POLL", 0.01)
-    monkeypatch.setattr(cache, "try_lock", lambda file: tries.append(file) or try_lock(file))
-    host, said = Host(), []
+    monkeypatch.setattr(cache, "try_lock", counted)
 
     async def use() -> list[Path]:
         async with locked(Slot(tmp_path, host.file().url).lock, lambda: None):
