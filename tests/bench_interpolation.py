@@ -110,7 +110,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     if options.memory:
         drain(run(clip(options.pairs + 1, height, width), new_frames))
         return {"peak_mb": next(int(line.split()[1]) / 2**10 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))}
-    one_pair, two_pairs = (operations(lambda count=count: run(clip(count, height, width), new_frames)) for count in (2, 3))
+
+    def operations_of(count: int) -> int:
+        return operations(lambda: run(clip(count, height, width), new_frames))
+
+    one_pair, two_pairs = operations_of(2), operations_of(3)
     begin, cpu = time.perf_counter(), time.process_time()
     made = drain(run(clip(options.pairs + 1, height, width), new_frames))
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu

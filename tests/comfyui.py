@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -176,13 +176,13 @@ class ComfyUI:
         return [self.base / shown["type"] / shown["subfolder"] / shown["filename"]
                 for output in outputs.values() for shown in output.get("images", [])]
 
-    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def events(self) -> Generator[tuple[str, dict[str, Any]], None, None]:
         """Messages of the websocket as (type, data), from the moment this is called; ends when the caller stops reading."""
         connection = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}", timeout=300)
         return self._read(connection)
 
     @staticmethod
-    def _read(connection: websocket.WebSocket) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _read(connection: websocket.WebSocket) -> Generator[tuple[str, dict[str, Any]], None, None]:
         with contextlib.closing(connection):
             while True:
                 message = connection.recv()

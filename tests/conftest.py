@@ -93,8 +93,9 @@ def small_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
 @pytest.fixture(scope="module")
 def helper_models(models: Path) -> Iterator[None]:
     """Tiny models under the names of the language model and the classifier that the workflows choose."""
-    written = {models / "LLM" / "Qwen2.5-3B-Instruct": tiny_pretrained.write_language_model,
-               models / "safety" / "nsfw_image_detection": tiny_pretrained.write_picture_classifier}
+    written: dict[Path, Callable[[Path], None]] = {
+        models / "LLM" / "Qwen2.5-3B-Instruct": tiny_pretrained.write_language_model,
+        models / "safety" / "nsfw_image_detection": tiny_pretrained.write_picture_classifier}
     for folder, write in written.items():
         write(folder)
     yield

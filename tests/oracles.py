@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ def official_module(name: str) -> ModuleType:
 
 def official_model_module() -> ModuleType:
     """wan/modules/model.py with flash attention, which needs a GPU, replaced by PyTorch's."""
-    attention = ModuleType("official_wan.modules.attention")
+    attention: Any = ModuleType("official_wan.modules.attention")
     attention.flash_attention = _attention
     packages = {name: ModuleType(name) for name in ("official_wan", "official_wan.modules")}
     for name, module in {**packages, attention.__name__: attention}.items():

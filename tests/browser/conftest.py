@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Response, sync_playwright
@@ -73,7 +74,7 @@ def canvas(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
         if PACK_FOLDER in (getattr(error, "stack", "") or ""):
             complaints.append(str(error))
 
-    watched = {"console": hear, "response": see, "pageerror": catch}
+    watched: dict[Any, Any] = {"console": hear, "response": see, "pageerror": catch}
     for event, watch in watched.items():
         page.on(event, watch)
     page.evaluate("async on => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param)

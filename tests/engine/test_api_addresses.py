@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import traceback
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from aiohttp import ClientTimeout, web
@@ -54,7 +55,7 @@ def with_server(handler: Handler, use: Callable[[int], Awaitable[None]]) -> None
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         try:
-            await use(site._server.sockets[0].getsockname()[1])
+            await use(runner.addresses[0][1])
         finally:
             await runner.cleanup()
     asyncio.run(run())
@@ -146,7 +147,7 @@ def test_networks_are_opened_one_by_one():
 
 @pytest.mark.parametrize("rules", [{"hosts": ("https://huggingface.co",)}, {"hosts": ("*",)}, {"hosts": ("HF.co",)}, {"redirect_hosts": ("a b",)},
                                    {"networks": ("10.0.0.0/99",)}, {"networks": ("lan",)}])
-def test_rules_that_mean_nothing_are_refused(rules: dict[str, tuple[str, ...]]):
+def test_rules_that_mean_nothing_are_refused(rules: dict[str, Any]):
     with pytest.raises(ValueError):
         AddressRules(**rules)
 

@@ -137,6 +137,7 @@ class Host:
         await response.write(body)
         if self.cut_after is not None:
             await arrived(self.folder, begin + len(body))
+            assert request.transport is not None
             request.transport.close()
         return response
 
@@ -152,7 +153,7 @@ def run(host: Host, use: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        host.port = site._server.sockets[0].getsockname()[1]
+        host.port = runner.addresses[0][1]
         try:
             return await use()
         finally:
@@ -169,7 +170,7 @@ def fetch(host: Host, folder: Path, source: RepoFile | WebFile | str = "file.saf
     async def use() -> Path:
         host.folder = folder
         wanted = host.file(source) if isinstance(source, str) else source
-        return await Downloader(folder, rules(host, **options)).fetch(wanted, [].append if said is None else said.append)
+        return await Downloader(folder, rules(host, **options)).fetch(wanted, ([] if said is None else said).append)
     return run(host, use)
 
 
@@ -193,7 +194,8 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def test_a_file_comes_whole_with_a_readable_name_and_is_not_fetched_again(tmp_path: Path):
-    host, said = Host(), []
+    host = Host()
+    said: list[str] = []
     host.headers["Content-Disposition"] = 'attachment; filename="My LoRA (high).safetensors"'
 
     async def use() -> list[Path]:
@@ -515,7 +517,8 @@ def test_two_fetches_at_once_download_once(tmp_path: Path):
 
 
 def test_two_processes_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    host, said, tries, try_lock = Host(), [], [], cache.try_lock
+    host, tries, try_lock = Host(), [], cache.try_lock
+    said: list[str] = []
 
     def counted(file: IO[bytes]) -> bool:
         tries.append(file)
@@ -529,7 +532,7 @@ def test_two_processes_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
             waiting = asyncio.ensure_future(Downloader(tmp_path, rules(host)).fetch(host.file(), said.append))
             await until(lambda: len(tries) >= 5)
             assert not host.requests and said == [f"{host.file()}: another process is downloading it, waiting"]
-        return await asyncio.gather(waiting, Downloader(tmp_path, rules(host)).fetch(host.file(), print))
+        return list(await asyncio.gather(waiting, Downloader(tmp_path, rules(host)).fetch(host.file(), print)))
 
     paths = run(host, use)
     assert len(set(paths)) == 1 and len(host.requests) == 1
@@ -538,7 +541,7 @@ def test_two_processes_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_cancelled_fetch_leaves_the_others_theirs(tmp_path: Path):
     host = Host()
 
-    async def use() -> Path:
+    async def use() -> Path | BaseException:
         downloader = Downloader(tmp_path, rules(host))
         tasks = [asyncio.ensure_future(downloader.fetch(host.file(), lambda text: None)) for _ in range(3)]
         await asyncio.sleep(0)
@@ -591,7 +594,8 @@ def test_a_record_leads_to_no_file_outside(tmp_path: Path):
 
 
 def test_the_token_goes_to_its_host_and_into_no_text(tmp_path: Path):
-    host, said = Host(headers={"X-Linked-Etag": SHA}), []
+    host = Host(headers={"X-Linked-Etag": SHA})
+    said: list[str] = []
     seen = []
 
     async def look(request: web.Request) -> web.Response | None:
@@ -625,6 +629,7 @@ def test_over_http_a_token_goes_to_the_hub_alone(tmp_path: Path):
 
 
 async def hang_up(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
     request.transport.close()
     return web.Response()
 
@@ -741,7 +746,8 @@ def test_names_are_safe_on_every_file_system(wanted: str):
 
 
 def test_progress_is_told_sparingly():
-    said, now = [], [0.0]
+    said: list[str] = []
+    now = [0.0]
     progress = Progress(said.append, "x", 2**30, lambda: now[0])
     for size in range(0, 2**30, 2**20):
         progress.at(size)

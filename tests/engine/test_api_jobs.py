@@ -95,7 +95,7 @@ def test_a_job_moves_forward_only() -> None:
     job.complete(Answer.of(Cancelled()))
     job.start()
     assert job.status == COMPLETED != IN_PROGRESS and job.failed
-    assert json.dumps(job.answer.body)
+    assert job.answer is not None and json.dumps(job.answer.body)
 
 
 @pytest.mark.parametrize(("error", "said"), [

@@ -68,8 +68,8 @@ def test_other_choices_are_not(name: str, value: Any) -> None:
 def test_switches_are_as_lax_as_fastapi(name: str) -> None:
     for value, meant in ((True, True), (False, False), (1, True), (0, False), ("true", True), ("off", False)):
         assert getattr(parse(body(**{name: value})), name) is meant
-    for value, kind in ((2, "bool_parsing"), ("maybe", "bool_parsing"), (None, "bool_type"), ([], "bool_type")):
-        detail = refusal(body(**{name: value}))
+    for wrong, kind in ((2, "bool_parsing"), ("maybe", "bool_parsing"), (None, "bool_type"), ([], "bool_type")):
+        detail = refusal(body(**{name: wrong}))
         assert (detail["loc"], detail["type"]) == (["body", name], kind)
 
 

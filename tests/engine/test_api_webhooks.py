@@ -26,7 +26,7 @@ def send(handler: Handler, payload: Any = PAYLOAD, **rules: Any) -> tuple[bool, 
         await site.start()
         said: list[str] = []
         try:
-            url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/services/path-secret?token=query-secret"
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/services/path-secret?token=query-secret"
             return await deliver(url, payload, WebhookRules(OPEN, **{**PATIENT, **rules}), said.append), said
         finally:
             await runner.cleanup()
@@ -104,6 +104,7 @@ def test_the_body_of_the_answer_is_not_waited_for():
 
 def test_a_server_that_hangs_up_is_no_error():
     async def hang_up(request: web.Request) -> web.Response:
+        assert request.transport is not None
         request.transport.close()
         return web.Response()
 

@@ -1,6 +1,7 @@
 """FILM has the published layers and file, treats both frames alike, and learns to move pictures half-way."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def test_the_published_weights_fit_and_come_back_unchanged_as_a_file_of_the_publ
     assert len(weights) == 82
     assert sum(tensor.numel() for tensor in weights.values()) == 34_436_667
     network = build(weights, torch.nn)
+    assert isinstance(network, Film)
     back = to_published(network)
     assert len(save(back)) == PUBLISHED_FP16_BYTES
     assert back.keys() == weights.keys()
@@ -103,6 +105,7 @@ def test_swapped_frames_give_swapped_flow_and_swapped_warped_frames_at_the_mirro
 @torch.no_grad()
 def test_without_flow_the_warped_frames_are_the_frames() -> None:
     network = small_film()
+    predictor: Any
     for predictor in network.predict:
         predictor.flow.weight.zero_()
         predictor.flow.bias.zero_()
@@ -132,7 +135,7 @@ def one_thread() -> Iterator[None]:
 @torch.no_grad()
 def untrained(filters: int, widths: tuple[int, ...]) -> Film:
     """A small network that starts as the mean of both warped frames, with little flow: training has to find the flow."""
-    network = small_film(filters=filters, widths=widths)
+    network: Any = small_film(filters=filters, widths=widths)
     finest = network.fuse[0]
     for layer in (finest.mix, finest.last, network.output):
         layer.weight.zero_()

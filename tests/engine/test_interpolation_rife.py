@@ -1,6 +1,6 @@
 """RIFE computes what its authors' code computes, for every published version and for real weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import interpolation_oracles as oracles
 import precision
 from engine.interpolation.archives import read
 from engine.interpolation.checkpoints import RIFE_VERSIONS, build, detect
-from engine.interpolation.rife import Rife, RifeShape, middles, resize, shrink
+from engine.interpolation.rife import Estimate, Pair, Rife, RifeShape, middles, resize, shrink
 
 TOLERANCE = 1e-9  # of a brightness in 0..1, in float64
 NAMES = {
@@ -21,6 +21,12 @@ NAMES = {
     "4.22 lite": ("4.22.lite",), "4.25 or 4.26": ("4.25", "4.26"), "4.25 lite": ("4.25.lite",), "4.25 heavy": ("4.25.heavy",),
     "4.26 heavy": ("4.26.heavy",),
 }
+
+
+def built(weights: Mapping[str, torch.Tensor]) -> Rife:
+    network = build(weights, torch.nn)
+    assert isinstance(network, Rife)
+    return network
 
 
 def between(network: Rife, first: torch.Tensor, second: torch.Tensor, *timesteps: float) -> torch.Tensor:
@@ -39,7 +45,7 @@ def test_every_version_is_recognised_and_computes_what_the_published_code_comput
     oracle = oracles.rife(version)
     weights = {f"module.{key}": tensor for key, tensor in oracle.state_dict().items()}
     assert detect(weights).name == f"RIFE {name}"
-    network = build(weights, torch.nn)
+    network = built(weights)
     first, second = oracles.pictures(network.multiple, 2 * network.multiple)
     with torch.no_grad():
         expected = torch.cat([oracles.run_rife(oracle, first, second, t) for t in (0.5, 0.2)])
@@ -56,7 +62,7 @@ def test_real_weights_of_4_0_give_the_published_frames_for_small_and_large_motio
 
 
 def compare_real_weights(file: Path, theirs: torch.nn.Module, run: Callable[..., torch.Tensor], timestep: float, shift: int) -> None:
-    ours = build(read(file), torch.nn).double()
+    ours = built(read(file)).double()
     with precision.float64(), torch.no_grad():
         first = oracles.pictures(128, 256)[0]
         second = first.roll(shift, 3)
@@ -70,10 +76,15 @@ def test_large_motion_starts_4_0_anew_at_doubled_scales(monkeypatch: pytest.Monk
         for block in (oracle.block0, oracle.block1):
             block.lastconv.bias[:4] = 20.0
     first, second = oracles.pictures(64, 128)
-    network = build(oracle.state_dict(), torch.nn)
+    network = built(oracle.state_dict())
     tried = []
     estimate = network._estimate
-    monkeypatch.setattr(network, "_estimate", lambda pair, t, scales: (tried.append(scales), estimate(pair, t, scales))[1])
+
+    def noted(pair: Pair, timesteps: torch.Tensor, scales: tuple[int, ...]) -> Estimate:
+        tried.append(scales)
+        return estimate(pair, timesteps, scales)
+
+    monkeypatch.setattr(network, "_estimate", noted)
     new = between(network, first, second, 0.5)
     assert tried == [(8, 4, 2, 1), (16, 8, 4, 2)]
     with torch.no_grad():
@@ -83,7 +94,7 @@ def test_large_motion_starts_4_0_anew_at_doubled_scales(monkeypatch: pytest.Monk
 def test_moments_computed_together_equal_moments_computed_one_by_one(float64: None) -> None:
     torch.manual_seed(0)
     for version in ("4.0", "4.6", "4.26"):
-        network = build(oracles.rife(version).state_dict(), torch.nn)
+        network = built(oracles.rife(version).state_dict())
         first, second = oracles.pictures(64, 64)
         together = between(network, first, second, 0.25, 0.5, 0.75)
         alone = torch.cat([between(network, first, second, t) for t in (0.25, 0.5, 0.75)])
@@ -91,13 +102,13 @@ def test_moments_computed_together_equal_moments_computed_one_by_one(float64: No
 
 
 def test_equal_frames_of_one_colour_give_that_colour() -> None:
-    network = build(oracles.rife("4.26").state_dict(), torch.nn)
+    network = built(oracles.rife("4.26").state_dict())
     grey = torch.full((1, 3, 64, 64), 0.3)
     torch.testing.assert_close(between(network, grey, grey, 0.5), grey)
 
 
 def test_half_precision_stays_near_single_precision() -> None:
-    network = build(read(oracles.rife_4_26_file()), torch.nn)
+    network = built(read(oracles.rife_4_26_file()))
     first, second = oracles.pictures(64, 64)
     expected = between(network, first, second, 0.5)
     half = between(network.half(), first.half(), second.half(), 0.5)

@@ -190,7 +190,7 @@ def test_frames_of_another_size_are_an_error() -> None:
 
 
 @pytest.mark.parametrize(("new_frames", "options"), [(-1, {}), (5, {}), (1, {"scene_cut": -0.1}), (1, {"scene_cut": 1.5})])
-def test_numbers_out_of_range_are_errors_at_once(new_frames: int, options: dict[str, float]) -> None:
+def test_numbers_out_of_range_are_errors_at_once(new_frames: int, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="choose 0 to 4|between 0"):
         interpolate(iter([]), new_frames, Interpolator(Blend(), torch.device("cpu")), **options)
     with pytest.raises(ValueError, match="timestep_batch is 0"):

@@ -27,7 +27,7 @@ async def serve(handler: Handler) -> tuple[web.AppRunner, str]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    return runner, f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
 
 
 def ask(handler: Handler, **options: Any) -> str:
@@ -130,6 +130,7 @@ async def elsewhere(_: web.Request) -> web.Response:
 
 
 async def hang_up(request: web.Request) -> web.Response:
+    assert request.transport is not None
     request.transport.close()
     return completion("never")
 

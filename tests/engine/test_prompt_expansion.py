@@ -13,7 +13,8 @@ class Model:
     """Answers with what it was made with, and remembers what it was asked."""
 
     def __init__(self, reply: str = RICH) -> None:
-        self.reply, self.asked = reply, []
+        self.reply = reply
+        self.asked: list[Request] = []
 
     def __call__(self, request: Request) -> str:
         self.asked.append(request)

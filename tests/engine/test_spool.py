@@ -11,7 +11,7 @@ from engine.video.spool import backwards
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("count", [1, 7, 8, 20])
 def test_the_last_frame_comes_first_and_none_changes(tmp_path: Path, dtype: type, count: int) -> None:
-    frames = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (count, 4, 6, 3)).astype(dtype)
+    frames: np.ndarray = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (count, 4, 6, 3)).astype(dtype)
     cut = (frames[start : start + 3] for start in range(0, count, 3))
     np.testing.assert_array_equal(np.concatenate(list(backwards(cut, tmp_path))), frames[::-1])
 

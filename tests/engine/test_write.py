@@ -48,7 +48,7 @@ def read_rgb(path: Path) -> np.ndarray:
 def luma_of(frame: av.VideoFrame) -> np.ndarray:
     plane = frame.planes[0]
     dtype = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
-    return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
+    return np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, : plane.width]
 
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 9, 17])

@@ -207,7 +207,7 @@ class Remembered:
     def __init__(self, module: torch.nn.Module, seen: Callable[[torch.Tensor, torch.Tensor], bool], most: int = 4) -> None:
         self.original, self.seen, self.most = module.forward, seen, most
         self.answers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        module.forward = self.forward  # type: ignore[method-assign]
+        module.forward = self.forward
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         for known, answer in self.answers:
@@ -220,7 +220,7 @@ class Remembered:
         self.answers = []
 
 
-def text_work(expert: torch.nn.Module) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor, torch.Tensor], bool]]]:
+def text_work(expert: Any) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor, torch.Tensor], bool]]]:
     """The parts of a WanModel that see the text alone, and how each tells that it has seen it. 512 tokens of text are most of the work for a
     video of 80 tokens, and the same at each step."""
     by_block = [part for block in expert.blocks for part in (block.cross_attn.k, block.cross_attn.norm_k, block.cross_attn.v)]

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ def write_shards(recipe: Recipe, part: int = 0, parts: int = 1) -> None:
 
 
 @torch.no_grad()
-def shard(recipe: Recipe, style: str, index: int, net: torch.nn.Module, encoder: text.ShortStates, at_once: int = 8) -> dict[str, torch.Tensor]:
+def shard(recipe: Recipe, style: str, index: int, net: Any, encoder: text.ShortStates, at_once: int = 8) -> dict[str, torch.Tensor]:
     """latents (N, 16, T, H/8, W/8) as the experts see them, and text states (N, wordings, LONGEST, USED), both float16."""
     import comfy.latent_formats
     wan = comfy.latent_formats.Wan21()

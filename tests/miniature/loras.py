@@ -1,5 +1,7 @@
 """LoRAs on the trained experts: low-rank changes of the blocks' matrices, in the key layout most Wan trainers write."""
 
+from typing import Any
+
 import torch
 from torch.nn.utils import parametrize
 
@@ -23,7 +25,7 @@ class LowRank(torch.nn.Module):
         return weight + self.up @ self.down
 
 
-def attach(net: torch.nn.Module, rank: int, seed: int) -> torch.nn.Module:
+def attach(net: Any, rank: int, seed: int) -> torch.nn.Module:
     """Freeze the network and give each matrix of its blocks a low-rank change."""
     net.requires_grad_(False)
     draw = generator(seed)

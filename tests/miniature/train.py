@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -76,8 +77,8 @@ def run(recipe: Recipe, job: str, minutes: dict[str, float]) -> None:
     jobs: dict[str, Callable[[], None]] = {
         "vae": lambda: train_vae(recipe, minutes.get("vae")),
         "latents": lambda: latents.write_shards(recipe, *map(int, numbers)),
-        **{expert: lambda expert=expert: experts.train_expert(recipe, expert, minutes.get("experts")) for expert in EXPERTS},
-        **{lora: lambda lora=lora: loras.train_lora(recipe, lora, minutes.get("loras")) for lora in LORAS},
+        **{expert: partial(experts.train_expert, recipe, expert, minutes.get("experts")) for expert in EXPERTS},
+        **{lora: partial(loras.train_lora, recipe, lora, minutes.get("loras")) for lora in LORAS},
     }
     jobs[name]()
 

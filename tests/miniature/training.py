@@ -32,7 +32,7 @@ def train(net: torch.nn.Module, loss_at: Callable[[int], torch.Tensor], length: 
     `loss_at` computes the loss of a step, a scalar, from nothing but its number. `place` names the checkpoint (.pt) and the curve (.jsonl); what
     is there already is gone on with. With `minutes`, the number of steps is what fits, measured once and kept in the checkpoint.
     """
-    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    trained: Weights = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=length.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     state = _resumed(place, trained, optimizer) or State(steps=length.steps, average={name: p.detach().clone() for name, p in trained.items()})
     clock = Clock(state, place, minutes)

@@ -130,7 +130,7 @@ def test_a_clip_that_writes_answers_by_its_seed(pack: ModuleType, language: Modu
     import comfy.ops
     import comfy.sd
     import comfy.text_encoders
-    llama = getattr(comfy.text_encoders, "llama", None)
+    llama: Any = getattr(comfy.text_encoders, "llama", None)
     if not hasattr(llama, "BaseGenerate"):
         pytest.skip("the text encoders of this ComfyUI cannot write")
     network = llama.Qwen3_06B({}, torch.float16, "cpu", comfy.ops.disable_weight_init)

@@ -47,7 +47,7 @@ def core_interpolator() -> Any:
         return loader.execute(tiny_weights.RIFE).args[0]
 
     class CoreNetwork(torch.nn.Module):
-        def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        def state_dict(self, *_: Any, **__: Any) -> Any:
             return oracles.rife_4_26_weights()
 
     return comfy.model_patcher.ModelPatcher(CoreNetwork(), torch.device("cpu"), torch.device("cpu"))

@@ -97,7 +97,12 @@ def test_each_file_is_read_once(host: ModuleType, choice: Any, folder: Path, exp
                                 monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
     original = host.read_lora
-    monkeypatch.setattr(host, "read_lora", lambda path: (reads.append(path.name), original(path))[1])
+
+    def noted(path: Path) -> Any:
+        reads.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(host, "read_lora", noted)
     names = [write(folder / f"{index}.safetensors", lora_files.FAMILIES["diffusers"](shapes)) for index in range(2)]
     host.apply(*experts, [choice(name, target="both") for name in names])
     assert sorted(reads) == sorted(names)

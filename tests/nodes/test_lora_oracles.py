@@ -69,7 +69,7 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
 def test_lycoris(linear: torch.nn.Linear, apply: Callable[..., torch.Tensor], kind: str, options: dict[str, Any]) -> None:
     """alpha equals the rank: LyCORIS 4.1 scales LoHa and LoKr twice in get_diff_weight, and only there."""
     file, name = kind.split(".")
-    module = randomised(getattr(importlib.import_module(f"lycoris.modules.{file}"), name)("lycoris", linear, 1.0, 2, 2.0, **options))
+    module: Any = randomised(getattr(importlib.import_module(f"lycoris.modules.{file}"), name)("lycoris", linear, 1.0, 2, 2.0, **options))
     theirs, _ = module.get_merged_weight(1.0)
     prefix = "lycoris_" + MODULE.replace(".", "_")
     ours = apply({f"{prefix}.{key}": tensor for key, tensor in module.state_dict().items() if "org_module" not in key})

@@ -15,8 +15,9 @@ Sample = Callable[..., torch.Tensor]
 class Ledger:
     """What free_memory was asked for: bytes, and which of the loaded models were allowed to leave."""
 
-    def __init__(self, names: dict[int, str]) -> None:
+    def __init__(self, names: dict[int, str], clip: Any) -> None:
         self.names = names
+        self.clip = clip  # keeps it loaded
         self.requests: list[tuple[float, set[str]]] = []
 
     def free_memory(self, needed: float, device: torch.device, keep_loaded: list[Any]) -> None:
@@ -32,8 +33,7 @@ def ledger(pack: ModuleType, experts: tuple[Any, Any], monkeypatch: pytest.Monke
     comfy.model_management.unload_all_models()
     comfy.model_management.load_models_gpu([clip.patcher, *experts])
     names = {id(clip.patcher.model): "text encoder", id(experts[0].model): "high", id(experts[1].model): "low"}
-    made = Ledger(names)
-    made.clip = clip  # keeps it loaded
+    made = Ledger(names, clip)
     monkeypatch.setattr(pack.nodes.host.memory, "shares_memory", lambda device: False)
     monkeypatch.setattr(comfy.model_management, "free_memory", made.free_memory)
     return made

@@ -88,8 +88,8 @@ def test_the_comparison_sees_a_switch_one_step_early(exact_sample: Sample, offic
 
 @pytest.mark.parametrize(("steps", "shift", "guidance"), [
     (27, 5.0, (3.5, 4.0)), (40, 12.0, (4.0, 3.0)), (20, 8.0, (1.0, 1.0)), (8, 5.0, (3.5, 4.0)), (4, 5.0, (1.0, 1.0))])
-def test_unipc_equals_diffusers_wan_pipeline(exact_sample: Sample, diffusers_experts: tuple, steps: int, shift: float,
-                                             guidance: tuple[float, float]) -> None:
+def test_unipc_equals_diffusers_wan_pipeline(exact_sample: Sample, diffusers_experts: tuple[torch.nn.Module, torch.nn.Module], steps: int,
+                                             shift: float, guidance: tuple[float, float]) -> None:
     """Guidance (1, 4) is not among them: WanPipeline drops guidance for both experts then."""
     pipeline = oracles.diffusers_pipeline(*diffusers_experts, shift=shift, boundary=0.875)
     pipeline.set_progress_bar_config(disable=True)

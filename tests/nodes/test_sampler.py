@@ -173,7 +173,7 @@ def test_latents_keep_what_travels_with_them_and_lose_the_hints_of_newer_cores(p
                                                                                conditioning: tuple[Any, Any]) -> None:
     sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
     guider = sampling.guider(*experts, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
-    latent = {"samples": torch.zeros(SHAPE), "wan22_num_frames": 10, "downscale_ratio_spacial": 8, "downscale_ratio_temporal": 4}
+    latent: dict[str, Any] = {"samples": torch.zeros(SHAPE), "wan22_num_frames": 10, "downscale_ratio_spacial": 8, "downscale_ratio_temporal": 4}
     result = sampling.sample(guider, latent, 1, plan.Schedule("unipc", 1, 5.0))
     assert set(result) == {"samples", "wan22_num_frames"}
     assert torch.equal(latent["samples"], torch.zeros(SHAPE))
@@ -361,9 +361,14 @@ def test_a_mask_function_of_the_model_is_used(pack: ModuleType, experts: tuple[A
     """As differential diffusion sets it."""
     sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
     levels: list[float] = []
+
+    def noted(sigma: torch.Tensor, mask: torch.Tensor, extra_options: dict[str, Any]) -> torch.Tensor:
+        levels.append(float(sigma[0]))
+        return mask
+
     masked = [expert.clone() for expert in experts]
     for clone in masked:
-        clone.set_model_denoise_mask_function(lambda sigma, mask, extra_options: (levels.append(float(sigma[0])), mask)[1])
+        clone.set_model_denoise_mask_function(noted)
     guider = sampling.guider(*masked, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
     sampling.sample(guider, {"samples": torch.randn(SHAPE), "noise_mask": torch.ones(1, 1, *SHAPE[2:])}, 1, plan.Schedule("unipc", 4, 5.0))
     assert len(levels) == 4
