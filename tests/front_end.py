@@ -1,6 +1,7 @@
 """What tests do in the real front end: open a workflow, see what it would send, take a picture."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from playwright.sync_api import Browser, Page
@@ -9,9 +10,9 @@ import workflows
 from comfyui import ROOT, Prompt
 
 SCREENSHOTS = ROOT / ".dev" / "screenshots"
-FRAME = 100  # milliseconds
-CALM = f"""
-    window.requestAnimationFrame = draw => setTimeout(() => draw(performance.now()), {FRAME})
+CALM = """
+    window.frameTime = 50
+    window.requestAnimationFrame = draw => setTimeout(() => draw(performance.now()), window.frameTime)
     window.cancelAnimationFrame = clearTimeout
 """  # sixty frames a second, which nobody sees here, would take the core that samples
 READY = "() => window.app?.graph && window.app.vueAppReady"
@@ -65,6 +66,14 @@ def wait_for_drawing(page: Page, frames: int = 2) -> None:
     page.evaluate("""async frames => {
         for (let drawn = 0; drawn < frames; drawn++) await new Promise(requestAnimationFrame)
     }""", frames)
+
+
+@contextlib.contextmanager
+def idling(page: Page) -> Iterator[None]:
+    """The page draws one frame a second meanwhile, so that the server has the machine to itself."""
+    page.evaluate("() => { window.frameTime = 1000 }")
+    yield
+    page.evaluate("() => { window.frameTime = 50 }")
 
 
 def screenshot(page: Page, name: str) -> None:

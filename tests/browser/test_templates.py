@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 import videos
 import workflows
 from comfyui import PACK_FOLDER, ComfyUI, Prompt
-from front_end import open_workflow, screenshot, sent_prompt, set_widgets, wait_for_drawing, wait_for_nodes
+from front_end import idling, open_workflow, screenshot, sent_prompt, set_widgets, wait_for_drawing, wait_for_nodes
 
 FILES = workflows.workflow_files()
 BROKEN_NODES = "() => app.graph.nodes.filter(node => node.has_errors || !node.constructor.nodeData && !node.isVirtualNode && !node.subgraph).length"
@@ -95,8 +95,9 @@ def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_bac
     canvas.evaluate("async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     wait_for_drawing(canvas, 5)  # nodes that grow while the view moves are displaced by the Nodes 2.0 of 1.32.9
     before = without_seed(sent_prompt(canvas))
-    canvas.evaluate("async () => await app.queuePrompt(0)")
-    canvas.wait_for_function(PLAYING)
+    with idling(canvas):
+        canvas.evaluate("async () => await app.queuePrompt(0)")
+        canvas.wait_for_function(PLAYING)
     screenshot(canvas, f"{name}_ran_{request.node.callspec.id}")
     told = reports(canvas)
     assert {node: told[node][: len(words)] for node, words in REPORTS.items()} == REPORTS
