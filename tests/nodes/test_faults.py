@@ -1,4 +1,4 @@
-"""Whoever interrupts a server while it writes finds no broken file and nothing left behind, and the next run works. Of a killed one tells tests/api."""
+"""Whoever interrupts a server while it writes finds no broken file and nothing left, and the next run works. Of a killed one tells tests/api."""
 
 from collections.abc import Callable
 from pathlib import Path
