@@ -10,20 +10,20 @@ import workflows
 from comfyui import ROOT, Prompt
 
 SCREENSHOTS = ROOT / ".dev" / "screenshots"
-CALM = """
-    window.frameTime = 50
-    window.requestAnimationFrame = draw => setTimeout(() => draw(performance.now()), window.frameTime)
-    window.cancelAnimationFrame = clearTimeout
-"""  # sixty frames a second, which nobody sees here, would take the core that samples
+ONE_A_SECOND = """
+    const [draw, cancel] = [window.requestAnimationFrame.bind(window), window.cancelAnimationFrame.bind(window)]
+    window.requestAnimationFrame = picture => window.idling ? -setTimeout(() => picture(performance.now()), 1000) : draw(picture)
+    window.cancelAnimationFrame = number => number < 0 ? clearTimeout(-number) : cancel(number)
+"""  # pictures, while window.idling: sixty, which nobody sees here, would take the core that samples
 READY = "() => window.app?.graph && window.app.vueAppReady"
-PATIENCE = 300_000  # milliseconds: waiting is for an event, and a busy machine only takes longer
+PATIENCE = 120_000  # milliseconds: waiting is for an event, and a busy machine only takes longer
 
 
 def open_front_end(browser: Browser, url: str, prepare: Callable[[Page], object] = lambda page: None) -> Page:
     """A page of its own, ready; `prepare` is called on it before it goes there."""
     page = browser.new_page(viewport={"width": 1900, "height": 1000})
     page.set_default_timeout(PATIENCE)
-    page.add_init_script(CALM)
+    page.add_init_script(ONE_A_SECOND)
     prepare(page)
     page.goto(url)
     page.wait_for_function(READY)
@@ -61,22 +61,22 @@ def expect_bars(page: Page, high: int, low: int, skipped: int | None = None) -> 
         assert page.locator(".wan22-schedule [data-skipped=true]").count() == skipped
 
 
-def wait_for_drawing(page: Page, frames: int = 2) -> None:
-    """Until so many frames were drawn from now on."""
-    page.evaluate("""async frames => {
-        for (let drawn = 0; drawn < frames; drawn++) await new Promise(requestAnimationFrame)
-    }""", frames)
+def wait_for_drawing(page: Page, pictures: int = 10) -> None:
+    """Until so many pictures were drawn from now on."""
+    page.evaluate("""async pictures => {
+        for (let drawn = 0; drawn < pictures; drawn++) await new Promise(requestAnimationFrame)
+    }""", pictures)
 
 
 @contextlib.contextmanager
 def idling(page: Page) -> Iterator[None]:
-    """The page draws one frame a second meanwhile, so that the server has the machine to itself."""
-    page.evaluate("() => { window.frameTime = 1000 }")
+    """The page draws one picture a second meanwhile, so that the server has the machine to itself."""
+    page.evaluate("() => { window.idling = true }")
     yield
-    page.evaluate("() => { window.frameTime = 50 }")
+    page.evaluate("() => { window.idling = false }")
 
 
 def screenshot(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    wait_for_drawing(page, 3)
+    wait_for_drawing(page)
     page.screenshot(path=SCREENSHOTS / f"{name.replace('/', '_')}.png")

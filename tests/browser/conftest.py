@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Response, sync_playwright
 
 from comfyui import PACK_FOLDER, ComfyUI
-from front_end import open_front_end, screenshot
+from front_end import READY, open_front_end, screenshot
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -51,7 +51,8 @@ def page(front_end: Page, server: ComfyUI) -> Page:
     server.post("/queue", {"clear": True})
     server.post("/interrupt")
     if front_end.locator("[role=dialog]").count():
-        front_end.keyboard.press("Escape")
+        front_end.reload()
+        front_end.wait_for_function(READY)
     front_end.evaluate(EMPTY)
     assert front_end.evaluate("() => app.graph.nodes.length") == 0
     return front_end

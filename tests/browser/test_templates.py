@@ -93,7 +93,7 @@ def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_bac
     open_template(canvas, name)
     set_widgets(canvas, {**TINY, "filename_prefix": f"{folder}/clip"})
     canvas.evaluate("async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    wait_for_drawing(canvas, 5)  # nodes that grow while the view moves are displaced by the Nodes 2.0 of 1.32.9
+    wait_for_drawing(canvas, 60)  # nodes that grow while the view moves are displaced by the Nodes 2.0 of 1.32.9
     before = without_seed(sent_prompt(canvas))
     with idling(canvas):
         canvas.evaluate("async () => await app.queuePrompt(0)")

@@ -195,7 +195,9 @@ def _rank(roles: Mapping[str, torch.Tensor]) -> int:
 
 
 def _alpha_over_rank(roles: Mapping[str, torch.Tensor]) -> float:
-    return float(roles["alpha"]) / _rank(roles) if "alpha" in roles else 1.0
+    """1 where there is no alpha, or no rank that it could belong to."""
+    rank = _rank(roles)
+    return float(roles["alpha"]) / rank if "alpha" in roles and rank else 1.0
 
 
 def _scale_bias(roles: dict[str, torch.Tensor]) -> None:
