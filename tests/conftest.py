@@ -15,6 +15,7 @@ import workflows
 from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, prepare_base
 
 LANES = ("server", "endpoint", "service")  # fixtures that are a running ComfyUI, the longest way first
+HEAVY = ("miniature", "nodes", "engine")  # folders, the longest way first
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,12 +28,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(lane(item)))
     yield
-    items.sort(key=lambda item: LANES.index(lane(item)) if lane(item) in LANES else len(LANES))
+    items.sort(key=turn)
 
 
 def lane(item: pytest.Item) -> str:
     used = getattr(item, "fixturenames", ())
     return next((name for name in LANES if name in used), str(item.path))
+
+
+def turn(item: pytest.Item) -> int:
+    order = (*LANES, *HEAVY)
+    return next((order.index(name) for name in (lane(item), item.path.parent.name) if name in order), len(order))
 
 
 @pytest.fixture

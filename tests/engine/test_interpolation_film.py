@@ -168,7 +168,7 @@ def test_trained_a_little_it_moves_pictures_half_way_and_leaves_equal_pictures_a
     network = untrained(4, (4, 8, 16, 16))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(400):
+    for _ in range(250):
         first, half_way, second = moving(generator)
         optimizer.zero_grad()
         error(middle_of(network, first, second), half_way).backward()
