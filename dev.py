@@ -94,9 +94,9 @@ def run_checks(host: Host) -> int:
 
 
 def run_tests(host: Host, pytest_arguments: list[str]) -> int:
-    """pytest; without a test's path among the arguments in more processes than cores, so that what waits for a server runs beside what computes."""
+    """pytest; without a test's path among the arguments in several processes, so that what waits for a server runs beside what computes."""
     chosen = any(Path(argument.split("::")[0]).exists() for argument in pytest_arguments)
-    processes = [] if chosen else ["--numprocesses", str(min(4, 1 + (os.cpu_count() or 1))), "--dist", "loadgroup", "--no-loadscope-reorder"]
+    processes = [] if chosen else ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dist", "loadgroup", "--no-loadscope-reorder"]
     return host.call("-m", "pytest", *processes, *pytest_arguments, OMP_NUM_THREADS="1")
 
 

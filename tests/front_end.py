@@ -10,11 +10,12 @@ import workflows
 from comfyui import ROOT, Prompt
 
 SCREENSHOTS = ROOT / ".dev" / "screenshots"
-ONE_A_SECOND = """
+PACED = """
     const [draw, cancel] = [window.requestAnimationFrame.bind(window), window.cancelAnimationFrame.bind(window)]
-    window.requestAnimationFrame = picture => window.idling ? -setTimeout(() => picture(performance.now()), 1000) : draw(picture)
+    window.pace = 50
+    window.requestAnimationFrame = picture => window.pace ? -setTimeout(() => picture(performance.now()), window.pace) : draw(picture)
     window.cancelAnimationFrame = number => number < 0 ? clearTimeout(-number) : cancel(number)
-"""  # pictures, while window.idling: sixty, which nobody sees here, would take the core that samples
+"""  # milliseconds from picture to picture: sixty a second, which nobody sees here, would take the core that samples
 READY = "() => window.app?.graph && window.app.vueAppReady"
 PATIENCE = 120_000  # milliseconds: waiting is for an event, and a busy machine only takes longer
 
@@ -23,7 +24,7 @@ def open_front_end(browser: Browser, url: str, prepare: Callable[[Page], object]
     """A page of its own, ready; `prepare` is called on it before it goes there."""
     page = browser.new_page(viewport={"width": 1900, "height": 1000})
     page.set_default_timeout(PATIENCE)
-    page.add_init_script(ONE_A_SECOND)
+    page.add_init_script(PACED)
     prepare(page)
     page.goto(url)
     page.wait_for_function(READY)
@@ -61,7 +62,7 @@ def expect_bars(page: Page, high: int, low: int, skipped: int | None = None) -> 
         assert page.locator(".wan22-schedule [data-skipped=true]").count() == skipped
 
 
-def wait_for_drawing(page: Page, pictures: int = 10) -> None:
+def wait_for_drawing(page: Page, pictures: int = 4) -> None:
     """Until so many pictures were drawn from now on."""
     page.evaluate("""async pictures => {
         for (let drawn = 0; drawn < pictures; drawn++) await new Promise(requestAnimationFrame)
@@ -69,11 +70,12 @@ def wait_for_drawing(page: Page, pictures: int = 10) -> None:
 
 
 @contextlib.contextmanager
-def idling(page: Page) -> Iterator[None]:
-    """The page draws one picture a second meanwhile, so that the server has the machine to itself."""
-    page.evaluate("() => { window.idling = true }")
+def drawing_every(page: Page, milliseconds: int) -> Iterator[None]:
+    """One picture in this time meanwhile; 0 is the browser's own pace."""
+    before = page.evaluate("() => window.pace")
+    page.evaluate("pace => { window.pace = pace }", milliseconds)
     yield
-    page.evaluate("() => { window.idling = false }")
+    page.evaluate("pace => { window.pace = pace }", before)
 
 
 def screenshot(page: Page, name: str) -> None:

@@ -43,12 +43,12 @@ def put_down_blueprint(page: Page) -> None:
     page.keyboard.press("n")
     page.locator("input[placeholder*='Search']").first.fill(NAME)
     page.get_by_text(NAME, exact=True).last.click()
-    wait_for_drawing(page, 30)
+    wait_for_drawing(page, 8)
     page.mouse.move(900, 400)
-    wait_for_drawing(page, 30)
+    wait_for_drawing(page, 8)
     page.mouse.click(900, 400)
     wait_for_nodes(page, 1)
-    wait_for_drawing(page, 30)
+    wait_for_drawing(page, 8)
 
 
 def without_ids(prompt: Prompt) -> list[tuple[str, dict[str, Any]]]:

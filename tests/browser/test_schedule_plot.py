@@ -158,11 +158,11 @@ def test_a_long_report_has_room_on_its_node(text_to_video: Page) -> None:
         app.canvas.ds.offset = [300, 200]
         app.canvas.setDirty(true, true)
     }""")
-    wait_for_drawing(text_to_video, 20)
+    wait_for_drawing(text_to_video, 6)
     text_to_video.evaluate(f"() => app.api.dispatchCustomEvent('progress_text', {{nodeId: String(app.graph.nodes[0].id), text: `{REPORT}`}})")
     text = text_to_video.get_by_text("lora_3.safetensors").last
     text.wait_for()
-    wait_for_drawing(text_to_video, 40)
+    wait_for_drawing(text_to_video, 10)
     box = text.bounding_box()
     assert box is not None and box["width"] >= 200
     bottom = text_to_video.evaluate("() => (app.graph.nodes[0].pos[1] + app.graph.nodes[0].size[1] + app.canvas.ds.offset[1]) * app.canvas.ds.scale")
