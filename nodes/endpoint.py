@@ -27,7 +27,7 @@ from .engine.api.errors import (
     StillInProgress,
     Unauthorized,
 )
-from .engine.api.jobs import COMPLETED, Job
+from .engine.api.jobs import COMPLETED, IN_QUEUE, Job
 from .engine.api.openapi import document
 from .engine.api.schema import APP, ENDPOINT, MAX_BODY_BYTES, parse
 from .engine.api.settings import Settings
@@ -237,7 +237,8 @@ def _target(request: web.Request) -> tuple[str, str]:
 
 def _state(call: Call, job: Job, first_line: int = 0) -> dict[str, Any]:
     with_logs = call.parameter("logs").lower() in ("1", "true")
-    return answers.state(job, call.base_url, call.endpoint.queue_position(job), with_logs, first_line)
+    position = call.endpoint.queue_position(job) if job.status == IN_QUEUE else 0
+    return answers.state(job, call.base_url, position, with_logs, first_line)
 
 
 def _result(job: Job) -> web.Response:
