@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tiny_weights
@@ -27,6 +27,7 @@ tensors = st.builds(lambda shape, dtype: torch.ones(shape, dtype=dtype), st.list
 
 
 @settings(max_examples=600, deadline=None)
+@example({"blocks.0.self_attn.q.lora_B.bias": torch.ones(128), "blocks.0.self_attn.q.alpha": torch.ones(())})
 @given(st.dictionaries(keys, tensors, max_size=6))
 def test_any_table_of_tensors(table: dict[str, torch.Tensor]) -> None:
     try:
