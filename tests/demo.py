@@ -12,6 +12,7 @@ from typing import Any
 import videos
 import workflows
 from comfyui import COMFYUI, ROOT, ComfyUI, Prompt, PromptFailed, PromptRejected, has_gpu, link, prepare_base
+from kept import once
 from miniature import export, scenes
 from tiny_weights import RIFE, write_rife
 
@@ -47,13 +48,13 @@ def main() -> int:
 
 def miniature_models() -> Path:
     """A models folder of the miniature and the real RIFE."""
-    folder = ROOT / ".dev" / "miniature-models"
-    if not (folder / "frame_interpolation").exists():
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def gather(folder: Path) -> None:
         write_rife(folder)
-    for part in export.MODELS.iterdir():
-        link(part, folder / part.name)
-    return folder
+        for part in export.MODELS.iterdir():
+            link(part, folder / part.name)
+
+    return once(ROOT / ".dev" / "miniature-models", gather)
 
 
 def about_the_miniature(prompt: str | None) -> str:

