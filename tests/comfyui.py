@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,7 +81,7 @@ class ComfyUI:
 
     def start(self) -> None:
         command = [sys.executable, str(self.comfyui / "main.py"), "--port", str(self.port), "--base-directory", str(self.base),
-                   "--disable-auto-launch", "--database-url", "sqlite:///:memory:", *self.arguments]
+                   "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *self.arguments]
         with self.log_file.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=self.comfyui,
                                             env={**os.environ, **self.environment})
@@ -198,6 +198,23 @@ def import_comfyui(cpu: bool = True) -> None:
         from comfy.cli_args import args
         args.cpu = cpu
         importlib.import_module("utils.extra_config")  # before core's nodes.py puts comfy/utils.py in its way, as main.py does
+
+
+def folder_table() -> dict[str, tuple[list[str], set[str]]]:
+    """Where ComfyUI in this process looks for each kind of model, as it stands now."""
+    import folder_paths
+    return {kind: (list(places), set(extensions)) for kind, (places, extensions) in folder_paths.folder_names_and_paths.items()}
+
+
+@contextlib.contextmanager
+def folder_table_kept() -> Generator[Callable[[str, Path], None], None, None]:
+    """Folders of models that are added meanwhile, with the function it gives or any other, are forgotten in the end."""
+    import folder_paths
+    before = folder_table()
+    yield lambda kind, folder: folder_paths.add_model_folder_path(kind, str(folder), is_default=True)
+    folder_paths.folder_names_and_paths.clear()
+    folder_paths.folder_names_and_paths.update(before)
+    folder_paths.filename_list_cache.clear()
 
 
 def import_pack(cpu: bool = True) -> ModuleType:

@@ -1,6 +1,7 @@
 """Fixtures: tiny weights, a real ComfyUI server with the pack, and the shipped workflow made small."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,10 +10,9 @@ from typing import Any
 import pytest
 
 import precision
-import tiny_pretrained
 import tiny_weights
 import workflows
-from comfyui import ROOT, ComfyUI, Prompt, import_comfyui, import_pack, link, prepare_base
+from comfyui import ROOT, ComfyUI, Prompt, folder_table, folder_table_kept, import_comfyui, import_pack, link, prepare_base
 
 LANES = ("server", "endpoint", "service")  # fixtures that are a running ComfyUI, the longest way first
 HEAVY = ("miniature", "nodes", "engine")  # folders, the longest way first
@@ -58,13 +58,31 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pack(models: Path) -> ModuleType:
+def pack(models: Path) -> Iterator[ModuleType]:
     """The pack imported into this process beside ComfyUI, which finds the tiny weights."""
     module = import_pack()
-    import folder_paths
-    for name in ("diffusion_models", "text_encoders", "vae", "frame_interpolation"):
-        folder_paths.add_model_folder_path(name, str(models / name))
-    return module
+    with folder_table_kept() as find_models:
+        for kind in ("diffusion_models", "text_encoders", "vae", "frame_interpolation"):
+            find_models(kind, models / kind)
+        yield module
+
+
+@pytest.fixture(autouse=True)
+def folders_as_they_were() -> Iterator[None]:
+    """No test leaves ComfyUI's folder table changed: what it adds would answer the tests after it."""
+    if "folder_paths" not in sys.modules:
+        yield
+        return
+    before = folder_table()
+    yield
+    assert folder_table() == before
+
+
+@pytest.fixture
+def find_models() -> Iterator[Callable[[str, Path], None]]:
+    """`find_models(kind, folder)`: ComfyUI in this process also looks there, until the test is over."""
+    with folder_table_kept() as find:
+        yield find
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +117,7 @@ def small_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
 @pytest.fixture(scope="module")
 def helper_models(models: Path) -> Iterator[None]:
     """Tiny models under the names of the language model and the classifier that the workflows choose."""
+    import tiny_pretrained  # and with it transformers: seconds that the engine's tests need not wait
     written: dict[Path, Callable[[Path], None]] = {
         models / "LLM" / "Qwen2.5-3B-Instruct": tiny_pretrained.write_language_model,
         models / "safety" / "nsfw_image_detection": tiny_pretrained.write_picture_classifier}

@@ -1,4 +1,4 @@
-"""A headless Chromium on the real front end, opened once for each file of tests."""
+"""A headless Chromium on the real front end, opened once for all of these tests."""
 
 import json
 import os
@@ -26,7 +26,7 @@ EMPTY = """async () => {
 }"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     path = os.environ.get("CHROME") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
@@ -37,7 +37,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def front_end(chromium: Browser, server: ComfyUI) -> Page:
     """The front end, loaded and ready, as a user with ComfyUI's first-run tour behind them."""
     (server.base / "user" / "default").mkdir(exist_ok=True)

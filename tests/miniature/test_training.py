@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from comfyui import folder_table_kept
 from miniature import evaluate, experts, export, latents, loras, recipe, scenes, text, training, vae
 from miniature.recipe import EXPERTS, LORAS, RECIPES, Length, Recipe
 
@@ -32,14 +33,14 @@ def trained(pack: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def exported(trained: Recipe, pack: ModuleType) -> Path:
+def exported(trained: Recipe, pack: ModuleType) -> Iterator[Path]:
     """A models folder with the exported files, which ComfyUI finds."""
-    import folder_paths
     folder = trained.folder() / "models"
     export.export(trained, folder, fp8=True)
-    for name in ("diffusion_models", "text_encoders", "vae", "loras"):
-        folder_paths.add_model_folder_path(name, str(folder / name), is_default=True)
-    return folder
+    with folder_table_kept() as find_models:
+        for kind in ("diffusion_models", "text_encoders", "vae", "loras"):
+            find_models(kind, folder / kind)
+        yield folder
 
 
 def test_every_part_has_a_finite_loss(trained):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 import tiny_pretrained
 import videos
 import workflows
-from comfyui import ComfyUI, Prompt, PromptFailed, PromptRejected
+from comfyui import ComfyUI, Prompt, PromptFailed, PromptRejected, folder_table_kept
 
 NAME = "tiny-qwen2"
 
@@ -30,10 +31,10 @@ def language_model(models: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def language(pack: ModuleType, models: Path, language_model: str) -> ModuleType:
-    import folder_paths
-    folder_paths.add_model_folder_path("LLM", str(models / "LLM"))
-    return pack.nodes.host.language
+def language(pack: ModuleType, models: Path, language_model: str) -> Iterator[ModuleType]:
+    with folder_table_kept() as find_models:
+        find_models("LLM", models / "LLM")
+        yield pack.nodes.host.language
 
 
 @pytest.fixture
@@ -87,9 +88,8 @@ def test_an_interruption_stops_between_two_words(language: ModuleType, request_f
         answer(language, request_for(max_new_tokens=10**6))
 
 
-def test_a_base_model_is_told_apart(language: ModuleType, request_for, tmp_path: Path, pack: ModuleType) -> None:
-    import folder_paths
-    folder_paths.add_model_folder_path("LLM", str(tmp_path))
+def test_a_base_model_is_told_apart(language: ModuleType, request_for, find_models, tmp_path: Path, pack: ModuleType) -> None:
+    find_models("LLM", tmp_path)
     tiny_pretrained.write_language_model(tmp_path / "base", chat_template=None)
     with pytest.raises(pack.nodes.engine.prompt.expansion.ExpansionFailed, match="models/LLM/base.*no chat template.*Instruct"):
         language.LocalModel("base").answer(request_for())
@@ -97,9 +97,8 @@ def test_a_base_model_is_told_apart(language: ModuleType, request_for, tmp_path:
 
 @pytest.mark.parametrize(("missing", "told"), [("model.safetensors", r"no \.safetensors"), ("tokenizer.json", "no tokenizer"),
                                                ("config.json", "huggingface.co")])
-def test_an_incomplete_folder_is_told_before_anything_runs(language: ModuleType, tmp_path: Path, missing: str, told: str) -> None:
-    import folder_paths
-    folder_paths.add_model_folder_path("LLM", str(tmp_path))
+def test_an_incomplete_folder_is_told_before_anything_runs(language: ModuleType, find_models, tmp_path: Path, missing: str, told: str) -> None:
+    find_models("LLM", tmp_path)
     name = f"without {missing}"
     tiny_pretrained.write_language_model(tmp_path / name)
     (tmp_path / name / missing).unlink()
@@ -107,9 +106,8 @@ def test_an_incomplete_folder_is_told_before_anything_runs(language: ModuleType,
         language.check_language_model(name)
 
 
-def test_a_cut_file_is_told(language: ModuleType, request_for, tmp_path: Path, pack: ModuleType) -> None:
-    import folder_paths
-    folder_paths.add_model_folder_path("LLM", str(tmp_path))
+def test_a_cut_file_is_told(language: ModuleType, request_for, find_models, tmp_path: Path, pack: ModuleType) -> None:
+    find_models("LLM", tmp_path)
     tiny_pretrained.write_language_model(tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

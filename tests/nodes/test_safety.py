@@ -1,6 +1,7 @@
 """Safety checks by real classifier folders and the phrase list, in ComfyUI: labels, long texts, videos that stream, nothing written."""
 
 from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import tiny_pretrained
 import videos
 import workflows
-from comfyui import ROOT, ComfyUI, Prompt, PromptFailed, PromptRejected
+from comfyui import ROOT, ComfyUI, Prompt, PromptFailed, PromptRejected, folder_table_kept
 
 PICTURES, TEXTS = "tiny-vit", "tiny-bert"
 
@@ -25,10 +26,10 @@ def classifiers(models: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def safety(pack: ModuleType, classifiers: Path) -> ModuleType:
-    import folder_paths
-    folder_paths.add_model_folder_path("safety", str(classifiers))
-    return pack.nodes.host.safety
+def safety(pack: ModuleType, classifiers: Path) -> Iterator[ModuleType]:
+    with folder_table_kept() as find_models:
+        find_models("safety", classifiers)
+        yield pack.nodes.host.safety
 
 
 @pytest.fixture
@@ -95,9 +96,8 @@ def test_cores_save_video_leaves_nothing_of_an_unsafe_video(safety: ModuleType, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_broken_folder_costs_no_other(safety: ModuleType, tmp_path: Path) -> None:
-    import folder_paths
-    folder_paths.add_model_folder_path("safety", str(tmp_path))
+def test_one_broken_folder_costs_no_other(safety: ModuleType, find_models, tmp_path: Path) -> None:
+    find_models("safety", tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}", encoding="utf-16")
     assert PICTURES in safety.picture_classifier_names() and "broken" not in safety.picture_classifier_names()
