@@ -32,8 +32,10 @@ def open_front_end(browser: Browser, url: str, prepare: Callable[[Page], object]
 
 
 def open_workflow(page: Page, workflow: workflows.Workflow) -> None:
-    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
-    wait_for_nodes(page, len(workflow["nodes"]))
+    with drawing_every(page, 0):  # the Nodes 2.0 of 1.32.9 displaces nodes that it measures while the view moves, the more the slower it draws
+        page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+        wait_for_nodes(page, len(workflow["nodes"]))
+        wait_for_drawing(page)
 
 
 def wait_for_nodes(page: Page, count: int) -> None:

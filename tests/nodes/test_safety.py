@@ -1,7 +1,7 @@
 """Safety checks by real classifier folders and the phrase list, in ComfyUI: labels, long texts, videos that stream, nothing written."""
 
-from fractions import Fraction
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -182,12 +182,13 @@ def test_an_unsafe_prompt_stops_the_graph_before_any_expert_is_loaded(server: Co
 
 
 def test_a_safe_video_is_written_and_an_unsafe_one_is_not(server: ComfyUI, classifiers: Path, small_prompt) -> None:
-    server.run(guarded(small_prompt, threshold=1.0))
     before = written(server)
-    assert len(before) == 1
+    server.run(guarded(small_prompt, threshold=1.0))
+    safe = written(server)
+    assert len(safe) == len(before) + 1
     with pytest.raises(PromptFailed, match="frame 0 is unsafe.*Nothing was written"):
         server.run(guarded(small_prompt, threshold=0.0))
-    assert written(server) == before
+    assert written(server) == safe
 
 
 def test_a_blurred_video_has_all_its_frames(server: ComfyUI, classifiers: Path, small_prompt) -> None:
