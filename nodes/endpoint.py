@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 
 from .engine.api import answers
-from .engine.api.addresses import AddressRefused, check_url
 from .engine.api.callers import is_local
 from .engine.api.errors import (
     ApiError,
@@ -31,6 +30,7 @@ from .engine.api.jobs import COMPLETED, IN_QUEUE, Job
 from .engine.api.openapi import document
 from .engine.api.schema import APP, ENDPOINT, MAX_BODY_BYTES, parse
 from .engine.api.settings import Settings
+from .engine.fetch.addresses import AddressRefused, check_url
 from .host import api, http
 from .host.messages import log
 

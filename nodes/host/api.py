@@ -10,8 +10,6 @@ from urllib.parse import urlencode
 
 import folder_paths
 
-from ..engine.api.download_rules import DownloadFailed, DownloadRefused
-from ..engine.api.downloads import Downloader
 from ..engine.api.errors import (
     ApiError,
     Cancelled,
@@ -28,8 +26,10 @@ from ..engine.api.graph import EXPAND, SAVE, Blueprint
 from ..engine.api.jobs import COMPLETED, KEPT, Answer, Job, JobFolder, random_seed
 from ..engine.api.schema import LoRAWeight, TextToVideoInput, TextToVideoOutput, VideoFile
 from ..engine.api.settings import Models, Settings
-from ..engine.api.sources import LocalFile, LoRASource, local_file, lora_source
-from ..engine.api.webhooks import deliver
+from ..engine.fetch.download import Downloader
+from ..engine.fetch.rules import DownloadFailed, DownloadRefused
+from ..engine.fetch.sources import LocalFile, LoRASource, local_file, lora_source
+from ..engine.fetch.webhooks import deliver
 from ..engine.model_files import DOWNLOADS, missing_file
 from ..engine.pairs import likely_pair
 from ..engine.video import read

@@ -13,9 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from .cache import try_lock
 from .errors import ApiError
 
 IN_QUEUE, IN_PROGRESS, COMPLETED = "IN_QUEUE", "IN_PROGRESS", "COMPLETED"
@@ -109,11 +109,14 @@ class JobFolder:
         return next(folder for folder in map(cls, map(parent.joinpath, names)) if folder._claim())
 
     def _claim(self) -> bool:
-        self._lock = (self.folder / ".lock").open("a+b")  # held until the process ends
+        self._lock = FileLock(self.folder / ".lock")  # held until the process ends
         try:
-            return try_lock(self._lock)
-        except OSError:
-            return True  # this file system has no locks
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        except (OSError, NotImplementedError):
+            pass  # this file system has no locks
+        return True
 
     def keep(self, job: Job) -> None:
         """OSError where the disk is full or the folder read-only."""

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .addresses import AddressRules
-from .download_rules import HOSTS, HUB, REDIRECT_HOSTS, DownloadRules
-from .webhooks import WebhookRules
+from ..fetch.addresses import AddressRules
+from ..fetch.rules import HOSTS, HUB, REDIRECT_HOSTS, DownloadRules
+from ..fetch.webhooks import WebhookRules
 
 SHORTEST_KEY = 16  # characters
 Hosts = tuple[str, ...]

@@ -4,26 +4,21 @@ import asyncio
 import hashlib
 import json
 import re
-import sys
 import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from .sources import SUFFIX
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 MAX_NAME = 120  # bytes; encrypted file systems allow 143
 LOCK_POLL = 0.2  # seconds
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
-class Slot:
+class Entry:
     """What the folder holds for one address: `<sha256>.part` with `.etag` while it arrives, `.json` for what has come, `.lock`."""
 
     def __init__(self, folder: Path, address: str) -> None:
@@ -104,35 +99,18 @@ def sha256_of(path: Path) -> str:
 @asynccontextmanager
 async def locked(path: Path, waits: Callable[[], None]) -> AsyncIterator[None]:
     """Alone among all processes; the system frees the lock of one that dies. `waits` is called once if there is another."""
-    with path.open("a+b") as file:
-        told = False
-        while not try_lock(file):
-            if not told:
-                waits()
-            told = True
-            await asyncio.sleep(LOCK_POLL)
+    lock = FileLock(path)
+    others = False
+    while True:
         try:
-            yield
-        finally:
-            _unlock(file)
-
-
-def try_lock(file: IO[bytes]) -> bool:
-    """Lock a file until it is closed; False where another has it."""
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if not others:
+                waits()
+            others = True
+            await asyncio.sleep(LOCK_POLL)
     try:
-        if sys.platform == "win32":
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _unlock(file: IO[bytes]) -> None:
-    if sys.platform == "win32":
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_UN)
+        yield
+    finally:
+        lock.release()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from engine.api.addresses import AddressRules
-from engine.api.webhooks import WebhookRules, deliver
+from engine.fetch.addresses import AddressRules
+from engine.fetch.webhooks import WebhookRules, deliver
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN = AddressRules(networks=("127.0.0.1/32",), plain_http=True)

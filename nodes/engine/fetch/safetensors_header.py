@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from .download_rules import DownloadRefused
+from .rules import DownloadRefused
 
 LENGTH_BYTES = 8
 MAX_HEADER = 100_000_000  # bytes; the safetensors library's own limit

@@ -9,20 +9,21 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
 from aiohttp import web
+from filelock import FileLock
 from safetensors.torch import load_file, save
 
-from engine.api import cache, downloads
-from engine.api.arrival import Progress, in_thread
-from engine.api.cache import Slot, file_name, locked
-from engine.api.download_rules import HUB, DownloadFailed, DownloadRefused, DownloadRules
-from engine.api.downloads import Downloader
-from engine.api.header import HeaderCheck
-from engine.api.sources import LocalFile, RepoFile, WebFile, local_file, lora_source
+from engine.fetch import cache, download
+from engine.fetch.cache import Entry, file_name, locked
+from engine.fetch.download import Downloader
+from engine.fetch.partial_file import Progress, in_thread
+from engine.fetch.rules import HUB, DownloadFailed, DownloadRefused, DownloadRules
+from engine.fetch.safetensors_header import HeaderCheck
+from engine.fetch.sources import LocalFile, RepoFile, WebFile, local_file, lora_source
 
 NAMES = ("wan/high.safetensors", "low.safetensors", "owner/name.safetensors", "sub\\windows.safetensors", "old.pt")
 LORA = save({"lora_A": torch.arange(150_000, dtype=torch.float32), "lora_B": torch.ones(3)}, {"made": "here"})
@@ -517,18 +518,20 @@ def test_two_fetches_at_once_download_once(tmp_path: Path):
 
 
 def test_two_processes_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    host, tries, try_lock = Host(), [], cache.try_lock
+    host = Host()
+    tries: list[str] = []
     said: list[str] = []
 
-    def counted(file: IO[bytes]) -> bool:
-        tries.append(file)
-        return try_lock(file)
+    class Counted(FileLock):
+        def acquire(self, *args: Any, **kwargs: Any) -> Any:
+            tries.append(self.lock_file)
+            return super().acquire(*args, **kwargs)
 
     monkeypatch.setattr(cache, "LOCK_POLL", 0.01)
-    monkeypatch.setattr(cache, "try_lock", counted)
+    monkeypatch.setattr(cache, "FileLock", Counted)
 
     async def use() -> list[Path]:
-        async with locked(Slot(tmp_path, host.file().url).lock, lambda: None):
+        async with locked(Entry(tmp_path, host.file().url).lock, lambda: None):
             waiting = asyncio.ensure_future(Downloader(tmp_path, rules(host)).fetch(host.file(), said.append))
             await until(lambda: len(tries) >= 5)
             assert not host.requests and said == [f"{host.file()}: another process is downloading it, waiting"]
@@ -678,7 +681,7 @@ def test_a_server_that_is_not_there(tmp_path: Path):
 
 
 def test_a_full_disk_is_told_before_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(downloads, "SPARE_BYTES", 2**60)
+    monkeypatch.setattr(download, "SPARE_BYTES", 2**60)
     with pytest.raises(DownloadFailed, match="must free space"):
         fetch(Host(), tmp_path)
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from .addresses import shown
-from .download_rules import HUB, DownloadRefused
+from .rules import HUB, DownloadRefused
 
 SUFFIX = ".safetensors"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")

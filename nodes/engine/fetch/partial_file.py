@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from .download_rules import DownloadRefused
-from .header import HeaderCheck
+from .rules import DownloadRefused
+from .safetensors_header import HeaderCheck
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,7 +19,7 @@ PROGRESS_STEP = 0.05
 PROGRESS_SECONDS = 5.0
 
 
-class Arrival:
+class PartialFile:
     """The part of a file that has come so far. DownloadRefused as soon as it is too large, no safetensors file, or not of the promised size."""
 
     def __init__(self, part: Path, max_bytes: int, promised: int | None) -> None:

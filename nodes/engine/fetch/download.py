@@ -14,10 +14,10 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from .addresses import AddressRefused, check_url
-from .arrival import Arrival, Progress, in_thread, megabytes
-from .cache import Slot, locked
-from .download_rules import DownloadFailed, DownloadRefused, DownloadRules
-from .following import Answer, checked_session, followed
+from .cache import Entry, locked
+from .partial_file import PartialFile, Progress, in_thread, megabytes
+from .redirects import Answer, checked_session, followed
+from .rules import DownloadFailed, DownloadRefused, DownloadRules
 from .sources import RepoFile, WebFile, chosen
 
 Log = Callable[[str], None]
@@ -59,9 +59,9 @@ class Downloader:
         lock = self._locks.setdefault(address, asyncio.Lock())
         async with lock, self._readable_errors(source):
             await in_thread(self.folder.mkdir, parents=True, exist_ok=True)
-            slot = Slot(self.folder, address)
-            async with locked(slot.lock, lambda: log(f"{source}: another process is downloading it, waiting")):
-                return await in_thread(slot.found) or await self._downloaded(source, slot, log)
+            entry = Entry(self.folder, address)
+            async with locked(entry.lock, lambda: log(f"{source}: another process is downloading it, waiting")):
+                return await in_thread(entry.found) or await self._downloaded(source, entry, log)
 
     @asynccontextmanager
     async def _readable_errors(self, source: RepoFile | WebFile) -> AsyncIterator[None]:
@@ -84,7 +84,7 @@ class Downloader:
         except OSError as error:
             raise DownloadFailed(f"{source}: it cannot be kept ({error.strerror or type(error).__name__}). Check the server's disk.") from None
 
-    async def _downloaded(self, source: RepoFile | WebFile, slot: Slot, log: Log) -> Path:
+    async def _downloaded(self, source: RepoFile | WebFile, entry: Entry, log: Log) -> Path:
         limits = aiohttp.ClientTimeout(total=None, connect=self.rules.connect_seconds, sock_connect=self.rules.connect_seconds,
                                        sock_read=self.rules.stall_seconds)
         async with checked_session(self.rules.addresses, limits, self._resolver) as session:
@@ -92,17 +92,17 @@ class Downloader:
                 source = RepoFile(source.repo, await self._only_file(session, source), source.revision)
             url = source.address(self.rules.hub)
             tokens = self.rules.tokens_for(url)
-            have, etag = slot.resumable()
+            have, etag = entry.resumable()
             if have:
                 ranged = {"Range": f"bytes={have}-", "If-Range": etag}
                 async with followed(session, url, self.rules.addresses, ranged, tokens) as answer:
                     if _goes_on(answer, have, etag):
-                        return await self._received(answer, have, source, slot, log)
-                slot.forget()
+                        return await self._received(answer, have, source, entry, log)
+                entry.forget()
             async with followed(session, url, self.rules.addresses, {}, tokens) as answer:
                 if answer.response.status == 206:
                     raise DownloadFailed(f"{source}: {answer.response.url.raw_host} sent a part of the file instead of all of it.")
-                return await self._received(answer, 0, source, slot, log)
+                return await self._received(answer, 0, source, entry, log)
 
     async def _only_file(self, session: aiohttp.ClientSession, source: RepoFile) -> str:
         """The name of a repository's only .safetensors file."""
@@ -119,41 +119,41 @@ class Downloader:
             raise DownloadFailed(f"{source}: the hub's list of its files cannot be read. Name one as weight_name.") from None
         return chosen((name for name in names if isinstance(name, str)), source.repo)
 
-    async def _received(self, answer: Answer, have: int, source: RepoFile | WebFile, slot: Slot, log: Log) -> Path:
+    async def _received(self, answer: Answer, have: int, source: RepoFile | WebFile, entry: Entry, log: Log) -> Path:
         """All of the file, or what follows the first `have` bytes, from a response; a part that proves to be wrong is removed at once."""
         _check_status(answer, source)
         if answer.response.status == 206:
             log(f"{source}: going on at {megabytes(have)}")
         else:
             have = 0
-            slot.begin(_strong_etag(answer))
+            entry.begin(_strong_etag(answer))
         length = answer.response.content_length
         promised = None if length is None else have + length
         try:
-            sha256 = await self._streamed(answer, slot, promised, Progress(log, str(source), promised))
+            sha256 = await self._streamed(answer, entry, promised, Progress(log, str(source), promised))
         except DownloadRefused as error:
-            slot.forget()
+            entry.forget()
             raise DownloadRefused(f"{source}: {error}") from None
         linked = _linked_sha256(answer)
         if linked not in ("", sha256):
-            slot.forget()
+            entry.forget()
             raise DownloadFailed(f"{source} arrived damaged: its sha256 is {sha256}, the server names {linked}. Try again.")
-        path = await in_thread(slot.finish, _wanted_name(answer, source), sha256, str(source))
+        path = await in_thread(entry.finish, _wanted_name(answer, source), sha256, str(source))
         log(f"{source}: {megabytes(path.stat().st_size)}, sha256 {sha256}")
         return path
 
-    async def _streamed(self, answer: Answer, slot: Slot, promised: int | None, progress: Progress) -> str:
+    async def _streamed(self, answer: Answer, entry: Entry, promised: int | None, progress: Progress) -> str:
         """The sha256 of the part and all that follows it."""
-        arrival = Arrival(slot.part, self.rules.max_bytes, promised)
+        partial = PartialFile(entry.part, self.rules.max_bytes, promised)
         try:
-            await in_thread(arrival.recall)
-            self._check_space((promised or 0) - arrival.size)
+            await in_thread(partial.recall)
+            self._check_space((promised or 0) - partial.size)
             async for chunk in answer.response.content.iter_chunked(CHUNK_BYTES):
-                await in_thread(arrival.add, chunk)
-                progress.at(arrival.size)
-            return arrival.finished()
+                await in_thread(partial.add, chunk)
+                progress.at(partial.size)
+            return partial.finished()
         finally:
-            arrival.close()
+            partial.close()
 
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder).free

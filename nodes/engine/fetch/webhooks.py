@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from .addresses import AddressRefused, AddressRules, check_url
-from .following import checked_session
+from .redirects import checked_session
 
 WORTH_ANOTHER = (408, 425, 429)  # and 5xx: other answers stay what they are
 

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import ClientTimeout, web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from engine.api.addresses import AddressRefused, AddressRules, check_url, is_public, shown
-from engine.api.following import checked_session, followed
+from engine.fetch.addresses import AddressRefused, AddressRules, check_url, is_public, shown
+from engine.fetch.redirects import checked_session, followed
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ANY = AddressRules()
