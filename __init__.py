@@ -2,7 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import endpoint, routes
+from .nodes import routes
+from .nodes.api.local import registration
 from .nodes.decode import Wan22Decode
 from .nodes.experts import Wan22ExpertLoader
 from .nodes.interpolation import Wan22Interpolate, Wan22InterpolatorLoader
@@ -42,5 +43,5 @@ class Wan22Extension(ComfyExtension):
 
 async def comfy_entrypoint() -> Wan22Extension:
     routes.register()
-    endpoint.register()
+    registration.register()
     return Wan22Extension()

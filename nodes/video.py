@@ -49,4 +49,4 @@ class Wan22SaveVideo(io.ComfyNode):
         tags = saving.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, video)
         saved = saving.save(video, filename_prefix, video_format, reverse_video, tags)
         shown = ui.SavedResult(saved.path.name, saved.subfolder, io.FolderType.output)
-        return io.NodeOutput(saved.video, str(saved.path), ui=ui.PreviewVideo([shown]))
+        return io.NodeOutput(saved.video, str(saved.path), ui={**ui.PreviewVideo([shown]).as_dict(), "prompt": [saving.prompt_of(video)]})

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wan22.api.blueprint import Blueprint
 
 import videos
 import workflows
 from comfyui import ROOT, ComfyUI, Prompt
-from engine.api.graph import Blueprint
 from engine.model_files import DOWNLOADS
 from hosted_contract import DEFAULTS
 

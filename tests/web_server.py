@@ -1,7 +1,9 @@
 """A web server of this machine for what the endpoint fetches and tells."""
 
+import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -9,18 +11,20 @@ TOKEN = "hf_a_token_that_nobody_may_read"
 
 
 class Web:
-    """A web server of this machine: gives files, one of them only to who has the token, and keeps what is posted to it."""
+    """A web server of this machine: gives files to who has the token, keeps what is posted to it, and is slow where it is `held` up."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.posted: list[tuple[str, dict[str, Any]]] = []
         self.arrived = threading.Condition()
+        self.held: dict[str, threading.Event] = {}
         web = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 web.asked.append(self.path)
+                web.wait_for(self.path)
                 content = web.files.get(self.path.partition("?")[0])
                 allowed = content is not None and self.headers.get("Authorization") == f"Bearer {TOKEN}"
                 self.send_response(200 if allowed else 404)
@@ -33,8 +37,10 @@ class Web:
                 with web.arrived:
                     web.posted.append((self.path, body))
                     web.arrived.notify_all()
-                self.send_response(200)
-                self.end_headers()
+                web.wait_for(self.path)
+                with contextlib.suppress(OSError):  # who asked may be gone by now
+                    self.send_response(200)
+                    self.end_headers()
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -43,8 +49,19 @@ class Web:
         self.host = f"127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def message(self, path: str) -> dict[str, Any]:
-        """What was posted to `path`, as soon as it has come."""
+    def wait_for(self, path: str) -> None:
+        if path in self.held:
+            self.held[path].wait(300)
+
+    @contextlib.contextmanager
+    def holding(self, path: str) -> Iterator[None]:
+        """Whoever asks for `path` meanwhile gets no answer before the end."""
+        self.held[path] = threading.Event()
+        yield
+        self.held.pop(path).set()
+
+    def message(self, path: str, times: int = 1) -> dict[str, Any]:
+        """What was posted to `path`, as soon as it has come so often."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: any(where == path for where, _ in self.posted), timeout=60)
+            assert self.arrived.wait_for(lambda: sum(where == path for where, _ in self.posted) >= times, timeout=60)
         return next(body for where, body in self.posted if where == path)

@@ -46,6 +46,11 @@ def check_prefix(filename_prefix: str) -> Path:
     return output
 
 
+def prompt_of(video: Input.Video) -> str:
+    """What the video was drawn for; empty where nobody knows."""
+    return comment(video).get("comment", "")
+
+
 def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None, video: Input.Video) -> dict[str, Any]:
     """What core's Save Video writes, workflow and prompt, and as comment what the video was drawn for; nothing under --disable-metadata."""
     if comfy.cli_args.args.disable_metadata:

@@ -1,59 +1,55 @@
-"""Settings, and a server whose owner switched nothing on."""
+"""Who is answered, and what the settings file may say."""
 
-import asyncio
 import json
-import logging
-from pathlib import Path
-from typing import Any
+import re
 
 import pytest
+from wan22.api.settings import Settings
 
-from comfyui import ComfyUI
-from endpoint_client import Client
-from hosted_contract import OPENAPI, PROXY, RUN, SUBMIT
+from comfyui import ROOT
 
-
-def test_a_folder_that_cannot_be_used_costs_the_api_alone(pack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                          caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(pack.nodes.host.api.folder_paths, "get_system_user_directory", lambda name: str(tmp_path))
-    (tmp_path / "api.json").write_text('{"enabled": true}')
-    (tmp_path / "requests").write_text("no folder")
-    with caplog.at_level(logging.ERROR):
-        extension = asyncio.run(pack.comfy_entrypoint())
-    assert "the API stays off" in caplog.text
-    assert pack.Wan22Sampler in asyncio.run(extension.get_node_list())
+KEY, OTHER = "one-0123456789abcdef", "two-0123456789abcdef"
 
 
-@pytest.mark.parametrize(("value", "enabled"), [("1", True), ("True", True), (" on ", True), ("0", False), ("False", False), ("off", False),
-                                                ("No", False), ("", True)])
-def test_the_switch_in_the_environment_is_understood_however_it_is_written(pack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str,
-                                                                           enabled: bool) -> None:
-    monkeypatch.setattr(pack.nodes.host.api.folder_paths, "get_system_user_directory", lambda name: str(tmp_path))
-    monkeypatch.setenv("WAN22_API", value)
-    (tmp_path / "api.json").write_text('{"enabled": true}')
-    assert pack.nodes.host.api.settings().enabled is enabled
+def test_without_keys_this_machine_is_answered_and_nobody_else() -> None:
+    assert Settings().owner("", local=True) == Settings().owner("Key whatever", local=True) == ""
+    assert Settings().owner("", local=False) is None
+    assert Settings().owner("Key whatever", local=False) is None
 
 
-@pytest.mark.parametrize("path", [RUN, SUBMIT, PROXY])
-def test_without_being_switched_on_nothing_is_there(server: ComfyUI, path: str) -> None:
-    assert Client(server).call("POST", path, {"prompt": "x"}).status in (404, 405)
-    assert Client(server).call("GET", OPENAPI).status == 404
+def test_each_key_is_somebody_wherever_it_comes_from() -> None:
+    settings = Settings(keys=(KEY, OTHER))
+    owners = {settings.owner(f"Key {key}", local) for key in (KEY, OTHER) for local in (False, True)}
+    assert len(owners) == 2 and not any(KEY in str(owner) or owner in (None, "") for owner in owners)
+    assert settings.owner(f"Bearer {KEY}", False) == settings.owner(f"key {KEY}", False)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"enabled": True, "keys": ["short"]}, "keys.0: String should have at least 16 characters"), ({"enable": True}, "enable: Extra inputs"),
-    ([], "api.json"), ({"enabled": True, "downloads": {"hub": "ftp://x"}}, "api.json")])
-def test_wrong_settings_are_told_without_their_values_and_leave_the_pack_whole(pack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                               settings: Any, message: str) -> None:
-    monkeypatch.setattr(pack.nodes.host.api.folder_paths, "get_system_user_directory", lambda name: str(tmp_path))
-    (tmp_path / "api.json").write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(ValueError, match="api.json") as refused:
-        pack.nodes.host.api.settings()
-    assert message in str(refused.value) and "short" not in str(refused.value).replace("shorter", "")
+@pytest.mark.parametrize("sent", ["", KEY, f"Basic {KEY}", "Key", "Key ", f"Key {KEY}x", f"Key {KEY[:-1]}", f"Key {KEY},{OTHER}", "Key \udce4",
+                                  "Key \u00e4"])
+def test_any_other_header_is_nobody(sent: str) -> None:
+    assert Settings(keys=(KEY, OTHER)).owner(sent, local=True) is None
 
 
-def test_what_is_missing_is_said_with_folder_and_link(pack: Any) -> None:
-    api = pack.nodes.host.api
-    models = api.chosen_models(api.Models(vae="absent.safetensors"))
-    sentence = next(sentence for sentence in api.missing_models(models) if "absent" in sentence)
-    assert "models/vae" in sentence and "https://huggingface.co/" in sentence
+@pytest.mark.parametrize("wrong", [{"enable": True}, {"keys": ["0123456789abcde"]}, {"keys": ["with a space in it 123"]}, {"max_waiting": 0},
+                                   {"downloads": {"max_bytes": 0}}, {"models": {"vae": 3}}, {"downloads": {"tokens": {"x.com": "a b"}}}, [], None,
+                                   {"public_url": "example.com"}, {"public_url": "https://example.com/?a b"},
+                                   {"downloads": {"tokens": {"X.com": "token"}}}, {"downloads": {"tokens": {"x.com:8443": "token"}}}])
+def test_wrong_settings_are_refused_without_being_repeated(wrong: object) -> None:
+    with pytest.raises(ValueError) as refused:
+        Settings.read(json.dumps(wrong))
+    assert "0123456789abcde" not in str(refused.value) and "a b" not in str(refused.value)
+
+
+def test_nothing_secret_is_in_the_text_of_settings() -> None:
+    settings = Settings.read(json.dumps({"keys": [KEY], "downloads": {"tokens": {"huggingface.co": "hf_secret"}}}))
+    assert KEY not in repr(settings) and "hf_secret" not in repr(settings) and "hf_secret" not in repr(settings.downloads.rules())
+
+
+def test_the_documented_settings_are_settings() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2 and all(Settings.read(block).enabled for block in blocks)
+
+
+def test_everything_is_off_at_first() -> None:
+    settings = Settings.read("{}")
+    assert not settings.enabled and not settings.downloads.enabled and not settings.downloads.rules().enabled

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
+from wan22.api.blueprint import Blueprint
+from wan22.api.contract import LoRAWeight
 
 import tiny_weights
 import videos
 import workflows
 from comfyui import ROOT, ComfyUI, Prompt
-from engine.api.graph import Blueprint
-from engine.api.schema import LoRAWeight
 from front_end import expect_bars, sent_prompt, set_widgets, wait_for_drawing, wait_for_nodes
 from hosted_contract import CHOICES, NUMBERS, SWITCHES
 

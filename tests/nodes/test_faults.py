@@ -1,4 +1,4 @@
-"""Whoever interrupts a server while it writes finds no broken file and nothing left, and the next run works. Of a killed one tells tests/api."""
+"""An interrupted writer leaves no broken file and nothing else, and the next run works. Of a killed server tests/api/local tells."""
 
 from collections.abc import Callable
 from pathlib import Path

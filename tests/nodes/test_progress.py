@@ -23,6 +23,7 @@ def run(server: ComfyUI, object_info: dict[str, Any], helper_models: None) -> It
                "weight_dtype": "fp8_e5m2", "device": "cpu", "when_unsafe": "blur"}
     for node in prompt.values():
         node["inputs"].update({name: value for name, value in changes.items() if name in node["inputs"]})
+    server.free()  # for what is cached says nothing
     said_before = len(server.log())
     listening = server.events()
     prompt_id, heard = server.queue(prompt), []

@@ -12,9 +12,10 @@ from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from .messages import MARK, log
+from ...host.messages import MARK, log
 
 Prompt = dict[str, dict[str, Any]]
+Say = Callable[[str], None]
 Listener = Callable[[str, str], None]
 
 
@@ -30,6 +31,15 @@ class Outcome:
     interrupted: bool = False
     exception: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How far a node is: `value` of `most`."""
+
+    node_id: str
+    value: int
+    most: int
 
 
 async def put(prompt_id: str, prompt: Prompt) -> None:
@@ -70,13 +80,13 @@ def take_out(prompt_id: str) -> None:
             comfy.model_management.interrupt_current_processing()
 
 
-def progress(prompt_id: str) -> tuple[str, int, int] | None:
-    """Node id, value and maximum of the bar that the prompt advances now; None where it advances none."""
+def progress(prompt_id: str) -> Bar | None:
+    """The bar that the prompt advances now; None where it advances none."""
     state = get_progress_state()
     if state is None or state.prompt_id != prompt_id:
         return None
-    bars = [(node_id, int(bar["value"]), int(bar["max"])) for node_id, bar in list(state.nodes.items()) if bar["state"].value == "running"]
-    return next(((node, value, most) for node, value, most in bars if most > 1), None)
+    bars = [Bar(node_id, int(bar["value"]), int(bar["max"])) for node_id, bar in list(state.nodes.items()) if bar["state"].value == "running"]
+    return next((bar for bar in bars if bar.most > 1), None)
 
 
 def outcome(prompt_id: str) -> Outcome | None:

@@ -1,8 +1,7 @@
 """Without keys only programs of this machine are answered: no other machine, no proxy, no web page of somebody else."""
 
 import pytest
-
-from engine.api.callers import is_local
+from wan22.api.trust import is_local
 
 HOST = {"Host": "127.0.0.1:8188"}
 

@@ -1,9 +1,14 @@
 """ComfyUI's own queue, without its server: what is taken out of it, and how far a prompt is."""
 
+import importlib
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+
+def prompt_queue(pack: ModuleType) -> Any:
+    return importlib.import_module(f"{pack.__name__}.nodes.api.local.prompt_queue")
 
 
 @pytest.fixture
@@ -12,7 +17,7 @@ def prompts(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     from execution import PromptQueue
 
     prompts = PromptQueue(SimpleNamespace(queue_updated=lambda: None))
-    monkeypatch.setattr(pack.nodes.host.queue, "PromptServer", SimpleNamespace(instance=SimpleNamespace(prompt_queue=prompts)))
+    monkeypatch.setattr(prompt_queue(pack), "PromptServer", SimpleNamespace(instance=SimpleNamespace(prompt_queue=prompts)))
     yield prompts
     comfy.model_management.interrupt_current_processing(False)
 
@@ -24,12 +29,12 @@ def put(prompts: Any, number: float, name: str) -> None:
 def test_places_are_those_of_the_line(pack: ModuleType, prompts: Any) -> None:
     for number, name in ((3, "third"), (1, "first"), (2, "b"), (2, "a")):
         put(prompts, number, name)
-    assert [pack.nodes.host.queue.waiting_before(name) for name in ("first", "a", "b", "third", "nobody")] == [0, 1, 2, 3, None]
+    assert [prompt_queue(pack).waiting_before(name) for name in ("first", "a", "b", "third", "nobody")] == [0, 1, 2, 3, None]
     prompts.queue += [(4, "same", {"1": {}}, {}, [], {}), (4, "same", {"2": {}}, {}, [], {})]  # which Python cannot put in order
-    assert pack.nodes.host.queue.waiting_before("same") == 4
+    assert prompt_queue(pack).waiting_before("same") == 4
     assert prompts.get()[0][1] == "first"
-    assert [pack.nodes.host.queue.waiting_before(name) for name in ("first", "a")] == [None, 0]
-    assert pack.nodes.host.queue.is_running("first") and not pack.nodes.host.queue.is_running("a")
+    assert [prompt_queue(pack).waiting_before(name) for name in ("first", "a")] == [None, 0]
+    assert prompt_queue(pack).is_running("first") and not prompt_queue(pack).is_running("a")
 
 
 def test_taking_out_interrupts_the_running_prompt_and_no_other(pack: ModuleType, prompts: Any) -> None:
@@ -40,9 +45,9 @@ def test_taking_out_interrupts_the_running_prompt_and_no_other(pack: ModuleType,
     prompts.task_done(prompts.get()[1], {}, None)
     prompts.get()
     for name in ("done", "waits", "nobody"):
-        pack.nodes.host.queue.take_out(name)
-    assert not processing_interrupted() and pack.nodes.host.queue.waiting_before("waits") is None
-    pack.nodes.host.queue.take_out("runs")
+        prompt_queue(pack).take_out(name)
+    assert not processing_interrupted() and prompt_queue(pack).waiting_before("waits") is None
+    prompt_queue(pack).take_out("runs")
     assert processing_interrupted()
 
 
@@ -51,7 +56,7 @@ def test_an_interruption_that_comfyui_forgot_can_be_said_again(pack: ModuleType,
 
     put(prompts, 0, "starts")
     prompts.get()
-    pack.nodes.host.queue.take_out("starts")
+    prompt_queue(pack).take_out("starts")
     interrupt_current_processing(False)  # as the executor does when it begins
-    pack.nodes.host.queue.take_out("starts")
+    prompt_queue(pack).take_out("starts")
     assert processing_interrupted()

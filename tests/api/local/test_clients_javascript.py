@@ -21,7 +21,7 @@ def test_a_job_is_followed_by_its_id(javascript: Any, video: dict[str, Any]) -> 
         assert "cancel_url" in status and "response_url" in status
     assert seen["last"]["status"] == "COMPLETED" and all(set(line) == LOG_LINE for line in seen["last"]["logs"])
     assert seen["result"]["requestId"] == identity != seen["run"]["requestId"] != ""
-    assert seen["result"]["data"]["video"]["file_size"] == seen["run"]["data"]["video"]["file_size"]
+    assert seen["result"]["data"]["seed"] == seen["run"]["data"]["seed"]
 
 
 def test_the_stream_tells_every_state_and_every_line_once(javascript: Any, fresh: dict[str, Any]) -> None:

@@ -5,19 +5,22 @@ OpenAPI 3.1 and not 3.0: its schemas are JSON Schema 2020-12, which is what pyda
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, RootModel
 from pydantic.json_schema import models_json_schema
 
-from . import answers
+from . import contract
+from .contract import ENDPOINT, MAX_BODY_BYTES, Cancellation, Completed, InProgress, InQueue, TextToVideoInput, TextToVideoOutput, VideoFile
 from .errors import (
     ApiError,
     BadRequest,
     Cancelled,
     ContentPolicyViolation,
+    InfrastructureBody,
     InternalError,
     InvalidRequest,
+    ModelErrorBody,
     NotFound,
     PayloadTooLarge,
     QueueFull,
@@ -25,18 +28,25 @@ from .errors import (
     Unauthorized,
 )
 from .jobs import Answer, Job
-from .schema import ENDPOINT, MAX_BODY_BYTES, TextToVideoInput, TextToVideoOutput, VideoFile, parse
 
 Json = dict[str, Any]
-REQUEST = f"{answers.REQUESTS}/{{request_id}}"
-MODELS: tuple[type[BaseModel], ...] = (TextToVideoInput, TextToVideoOutput)
 TEXT: Json = {"type": "string"}
-LOGS: Json = {"type": "array", "items": {"$ref": "#/components/schemas/LogLine"}, "description": "Everything so far, oldest first."}
-URLS = {"response_url": "Where the result will be.", "status_url": "Where to ask how far it is.", "cancel_url": "Where to cancel it."}
 PROMPT, SEED, SECONDS = "A lighthouse in a storm.", 7, 1767225600.0  # of the examples
 VIDEO = TextToVideoOutput(prompt=PROMPT, seed=SEED, video=VideoFile(
     url="http://127.0.0.1:8188/view?filename=clip_00001_.mp4&subfolder=video%2Fapi&type=output", content_type="video/mp4",
     file_name="clip_00001_.mp4", file_size=1_048_576)).model_dump()
+
+
+class Status(RootModel[Annotated[InQueue | InProgress | Completed, Field(discriminator="status")]]):
+    """How far a request is."""
+
+
+class CancelledTooLate(RootModel[Cancellation | InfrastructureBody]):
+    """It is complete already, or the request cannot be read."""
+
+
+MODELS: tuple[type[BaseModel], ...] = (TextToVideoInput, TextToVideoOutput, InQueue, Status, Cancellation, CancelledTooLate, InfrastructureBody,
+                                       ModelErrorBody)
 
 
 def document(server_url: str) -> Json:
@@ -48,13 +58,9 @@ def document(server_url: str) -> Json:
                  "description": f"{ENDPOINT} on your own GPU. The clients of the hosted endpoint work with it."},
         "servers": [{"url": url or "/"}],
         "security": [{"key": []}],
-        "paths": {
-            f"/{ENDPOINT}": {"post": _run()},
-            f"/queue/{ENDPOINT}": {"post": _submit(url)},
-            f"{REQUEST}/status": {"get": _status(url)},
-            f"{REQUEST}/status/stream": {"get": _stream(url)},
-            REQUEST: {"get": _result()},
-            f"{REQUEST}/cancel": {"put": _cancel()}},
+        "paths": {path: {contract.METHODS[path].lower(): operation} for path, operation in {
+            contract.RUN: _run(), contract.SUBMIT: _submit(url), contract.STATUS: _status(url), contract.STREAM: _stream(),
+            contract.REQUEST: _result(), contract.CANCEL: _cancel()}.items()},
         "components": {"schemas": _schemas(), "securitySchemes": {"key": {
             "type": "apiKey", "in": "header", "name": "Authorization", "description": "'Key ' and the server's key, where it has one."}}}}
 
@@ -68,17 +74,17 @@ def _submit(url: str) -> Json:
     webhook = {"name": "fal_webhook", "in": "query", "schema": {"type": "string", "format": "uri"},
                "description": "Told with a POST of {request_id, status, payload} when the video is there or has failed."}
     return {"operationId": "submit", "summary": "Put a video into the queue", "parameters": [webhook], "requestBody": _body(),
-            "responses": {"200": _json("It waits.", "Submitted", answers.submitted(_job(), url, 0)), **_unreadable(), **_refusals(), **_failures()}}
+            "responses": {"200": _json("It waits.", "InQueue", _submitted(url)), **_unreadable(), **_refusals(), **_failures()}}
 
 
 def _status(url: str) -> Json:
-    waits, runs, complete = (answers.state(_job(*stages), url, 2, with_logs=True) for stages in ((), (_begun,), (_begun, _complete)))
+    waits, runs, complete = (contract.body(contract.state(_job(*stages), url, 2, with_logs=True)) for stages in ((), (_begun,), (_begun, _complete)))
     return {"operationId": "status", "summary": "How far a request is", "parameters": [_request_id(), _logs()],
             "responses": {"200": _json("It is complete; its result tells whether it failed.", "Status", complete),
                           "202": _json("It waits or runs.", "Status", waits, runs), **_unreadable(), **_unknown()}}
 
 
-def _stream(url: str) -> Json:
+def _stream() -> Json:
     events = {"description": "A status per event, until it is complete.", "content": {"text/event-stream": {"schema": TEXT}}}
     return {"operationId": "stream_status", "summary": "How far a request is, as it goes", "parameters": [_request_id(), _logs()],
             "responses": {"200": events, **_unreadable(), **_unknown()}}
@@ -92,16 +98,24 @@ def _result() -> Json:
 
 
 def _cancel() -> Json:
-    late = _json("It is complete already, or the request cannot be read.", "CancelledTooLate", answers.cancellation(answers.ALREADY_COMPLETED))
+    late = _json("It is complete already, or the request cannot be read.", "CancelledTooLate", _cancellation("ALREADY_COMPLETED"))
     return {"operationId": "cancel", "summary": "Cancel a request", "parameters": [_request_id()],
-            "responses": {"202": _json("It will stop.", "Cancellation", answers.cancellation(answers.CANCELLATION_REQUESTED)),
+            "responses": {"202": _json("It will stop.", "Cancellation", _cancellation("CANCELLATION_REQUESTED")),
                           "400": late, **_told("The key is missing or wrong.", Unauthorized()),
-                          "404": _json("There is no such request.", "Cancellation", answers.cancellation(answers.NOT_FOUND))}}
+                          "404": _json("There is no such request.", "Cancellation", _cancellation("NOT_FOUND"))}}
+
+
+def _submitted(url: str) -> Json:
+    return contract.body(contract.submitted(_job(), url, 0))
+
+
+def _cancellation(outcome: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]) -> Json:
+    return contract.body(Cancellation(status=outcome))
 
 
 def _job(*stages: Callable[[Job], None]) -> Job:
     """The request of the examples, after what happened to it."""
-    job = Job("", PROMPT, SEED, request_id="3f2b0e0c-6a53-4c7f-9d0e-2f1f5f0c9f11", created=SECONDS)
+    job = Job("", SEED, request_id="3f2b0e0c-6a53-4c7f-9d0e-2f1f5f0c9f11")
     for happens in stages:
         happens(job)
     return job
@@ -130,7 +144,7 @@ def _json(description: str, name: str, *examples: Json) -> Json:
 
 def _told(description: str, *errors: ApiError) -> Json:
     """The answer under its status; all errors have the same."""
-    name = "ModelError" if isinstance(errors[0], InvalidRequest) else "InfrastructureError"
+    name = "ModelErrorBody" if isinstance(errors[0], InvalidRequest) else "InfrastructureBody"
     return {str(errors[0].status): _json(description, name, *(error.body() for error in errors))}
 
 
@@ -146,7 +160,7 @@ def _refusals() -> Json:
 
 def _refused() -> InvalidRequest:
     try:
-        parse(b'{"prompt": "A lighthouse in a storm.", "num_frames": 1}')
+        contract.parse(b'{"prompt": "A lighthouse in a storm.", "num_frames": 1}')
     except InvalidRequest as error:
         return error
     raise AssertionError("one frame is no video")
@@ -174,38 +188,10 @@ def _logs() -> Json:
 
 
 def _schemas() -> Json:
+    """Requests as they are read; answers have the same form in both directions."""
     _, definitions = models_json_schema([(model, "validation") for model in MODELS], ref_template="#/components/schemas/{model}")
-    return {
-        **definitions["$defs"],
-        "Submitted": _object({"status": {"const": "IN_QUEUE", **TEXT}, "request_id": TEXT, **_urls(), "queue_position": _position()}),
-        "Status": {"oneOf": [_reference(name) for name in ("InQueue", "InProgress", "Completed")]},
-        "InQueue": _object({**_stage("IN_QUEUE"), "queue_position": _position()}),
-        "InProgress": _object({**_stage("IN_PROGRESS"), "logs": LOGS}),
-        "Completed": _object({**_stage("COMPLETED"), "logs": LOGS}, metrics={"type": "object"}, error=TEXT, error_type=TEXT),
-        "LogLine": _object({"message": TEXT, "level": TEXT, "source": TEXT, "timestamp": {"type": "string", "format": "date-time"}}),
-        "Cancellation": _object({"status": {"enum": [answers.CANCELLATION_REQUESTED, answers.ALREADY_COMPLETED, answers.NOT_FOUND], **TEXT}}),
-        "CancelledTooLate": {"oneOf": [_reference("Cancellation"), _reference("InfrastructureError")]},
-        "InfrastructureError": _object({"detail": TEXT, "error_type": TEXT}),
-        "ModelError": _object({"detail": {"type": "array", "items": _reference("ErrorDetail")}}),
-        "ErrorDetail": _object({"loc": {"type": "array", "items": {"type": ["string", "integer"]}}, "msg": TEXT, "type": TEXT, "url": TEXT},
-                               ctx={"type": "object"}, input={})}
+    return dict(definitions["$defs"])
 
 
 def _reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(required: Json, **optional: Json) -> Json:
-    return {"type": "object", "properties": {**required, **optional}, "required": list(required)}
-
-
-def _stage(name: str) -> Json:
-    return {"status": {"const": name, **TEXT}, "request_id": TEXT, **_urls()}
-
-
-def _urls() -> Json:
-    return {name: {"type": "string", "format": "uri", "description": meaning} for name, meaning in URLS.items()}
-
-
-def _position() -> Json:
-    return {"type": "integer", "minimum": 0, "description": "How many are ahead."}

@@ -1,10 +1,10 @@
 """The shipped blueprint becomes the prompt of a request: each parameter reaches the input that the blueprint's widget reaches."""
 
 import pytest
+from wan22.api.blueprint import Blueprint
+from wan22.api.contract import LoRAWeight, TextToVideoInput
 
 from comfyui import ROOT
-from engine.api.graph import Blueprint
-from engine.api.schema import LoRAWeight, TextToVideoInput
 
 FILE = ROOT / "subgraphs" / "Wan 2.2 Text to Video.json"
 

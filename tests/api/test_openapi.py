@@ -7,11 +7,11 @@ from typing import Any
 import jsonschema
 import openapi_spec_validator
 import pytest
+from wan22.api import errors
+from wan22.api.contract import TextToVideoInput
+from wan22.api.openapi import document
 
 import hosted_contract as hosted
-from engine.api import errors
-from engine.api.openapi import document
-from engine.api.schema import TextToVideoInput
 
 OPERATIONS = {
     (hosted.RUN, "post"): {"200", "400", "401", "413", "422", "499", "500", "503"},
@@ -94,7 +94,7 @@ def test_every_answer_has_an_example_that_fits_its_schema(written: dict[str, Any
 
 
 def test_the_examples_are_the_servers_own_words(written: dict[str, Any]) -> None:
-    """As errors.py and answers.py say them; tests/api compares the server's answers with the document."""
+    """As errors.py and contract.py say them; tests/api/local compares the server's answers with the document."""
     shown = {(operation, status): [example["value"] for example in media["examples"].values()] for operation, status, media in answers(written)}
     assert shown["result", "400"] == [errors.StillInProgress().body()]
     assert shown["run", "422"][0]["detail"][0]["input"] == 1

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..fetch.addresses import AddressRules
-from ..fetch.rules import HOSTS, HUB, REDIRECT_HOSTS, DownloadRules
-from ..fetch.webhooks import WebhookRules
+from ..engine.fetch.addresses import AddressRules
+from ..engine.fetch.rules import HOSTS, HUB, REDIRECT_HOSTS, DownloadRules
+from ..engine.fetch.webhooks import WebhookRules
+from .job_store import KEPT
 
 SHORTEST_KEY = 16  # characters
 Hosts = tuple[str, ...]
@@ -60,12 +61,15 @@ class Webhooks(_Section):
 
 class Settings(_Section):
     """`keys`: without any, only this machine is answered; with some, nobody without one of them. `public_url` is where a reverse proxy puts the
-    server; `max_waiting` counts the jobs of one key that are not complete."""
+    server; `max_waiting` counts the jobs of one key that are not complete. `kept_jobs` finished ones are remembered; the video of one that is
+    forgotten is deleted unless `delete_videos` is false."""
 
     enabled: bool = False
     keys: tuple[Annotated[str, Field(min_length=SHORTEST_KEY, pattern=r"^[\x21-\x7e]+$")], ...] = Field((), repr=False)
     public_url: str = Field("", pattern=r"^(https?://[^\s?#]+)?$")
     max_waiting: int = Field(100, ge=1, le=10_000)
+    kept_jobs: int = Field(KEPT, ge=1, le=100_000)
+    delete_videos: bool = True
     models: Models = Models()
     downloads: Downloads = Downloads()
     webhooks: Webhooks = Webhooks()

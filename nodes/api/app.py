@@ -1,20 +1,23 @@
-"""The HTTP edge for the clients of the hosted endpoint: fal-ai/wan/v2.2-a14b/text-to-video/lora on ComfyUI's own port."""
+"""The HTTP edge for the clients of the hosted endpoint: which address, who asks, and every error in the endpoint's own form."""
 
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
+from pydantic import BaseModel
 
-from .engine.api import answers
-from .engine.api.callers import is_local
-from .engine.api.errors import (
+from ..engine.fetch.addresses import AddressRefused, check_url
+from . import contract
+from .contract import APP, ENDPOINT, MAX_BODY_BYTES, METHODS, QUEUE, Cancellation, TextToVideoInput
+from .errors import (
     ApiError,
     BadRequest,
     Cancelled,
@@ -26,62 +29,81 @@ from .engine.api.errors import (
     StillInProgress,
     Unauthorized,
 )
-from .engine.api.jobs import COMPLETED, IN_QUEUE, Job
-from .engine.api.openapi import document
-from .engine.api.schema import APP, ENDPOINT, MAX_BODY_BYTES, parse
-from .engine.api.settings import Settings
-from .engine.fetch.addresses import AddressRefused, check_url
-from .host import api, http
-from .host.messages import log
+from .jobs import COMPLETED, IN_QUEUE, Job
+from .openapi import document
+from .settings import Settings
+from .trust import is_local
 
-QUEUE, PROXY, OPENAPI = "/queue", "/fal/proxy", "/fal/openapi.json"
+PROXY, OPENAPI = "/fal/proxy", "/fal/openapi.json"
 FAL_HOSTS = {"fal.run": "", "queue.fal.run": QUEUE}  # where the clients think they are, and which of our addresses that is
 STREAM_SECONDS = 0.2
 PING_SECONDS = 5.0  # proxies cut a stream that says nothing for a minute
 HANG_UP_SECONDS = 1.0  # until it is noticed that a waiting client is gone
-STATUS_CODES = {COMPLETED: 200}
+log = logging.getLogger("wan22")
+
+
+class Service(Protocol):
+    """Whoever makes the videos: this ComfyUI, or many."""
+
+    async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None) -> Job:
+        """A job that waits. ApiError where it cannot."""
+
+    def job(self, request_id: str, owner: str) -> Job:
+        """NotFound for what is not there, and for what is another key's."""
+
+    def cancel(self, job: Job) -> None:
+        """Its result is Cancelled soon, unless it is complete already."""
+
+    def queue_position(self, job: Job) -> int:
+        """How many are ahead of it."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request to the endpoint: whose it is, for which job, and the address that the caller knows the server by."""
+    """One request to the API: whose it is, for which job, and the address that the caller knows the server by."""
 
     request: web.Request
-    endpoint: api.Endpoint
+    service: Service
+    settings: Settings
     owner: str
     base_url: str
     query: dict[str, list[str]]
     request_id: str
 
     def job(self) -> Job:
-        return self.endpoint.job(self.request_id, self.owner)
+        return self.service.job(self.request_id, self.owner)
 
     def parameter(self, name: str) -> str:
         return self.query.get(name, [""])[-1]
 
     async def submitted(self) -> Job:
-        request = parse(await self._body())
-        return await self.endpoint.submit(request, self.owner, self.base_url, self._webhook())
+        request = contract.parse(await self._body())
+        return await self.service.submit(request, self.owner, self.base_url, self._webhook())
 
     async def _body(self) -> bytes:
-        body = bytearray()
         try:
-            async for chunk in self.request.content.iter_chunked(2**16):
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise PayloadTooLarge(MAX_BODY_BYTES)
+            body = await self.request.clone(client_max_size=MAX_BODY_BYTES + 1).read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise PayloadTooLarge(MAX_BODY_BYTES) from error
         except web.RequestPayloadError as error:
             raise BadRequest("The body is not encoded as its headers say.") from error
-        return bytes(body)
+        if len(body) > MAX_BODY_BYTES:  # versions of aiohttp differ in whether the limit itself is too large
+            raise PayloadTooLarge(MAX_BODY_BYTES)
+        return body
 
     def _webhook(self) -> str | None:
         if not (url := self.parameter("fal_webhook")):
             return None
         try:
-            check_url(url, self.endpoint.settings.webhooks.rules().addresses)
+            check_url(url, self.settings.webhooks.rules().addresses)
         except AddressRefused as error:
             raise InvalidRequest([Detail(("query", "fal_webhook"), str(error), "value_error")]) from error
         return url
+
+    def state(self, job: Job, first_line: int = 0) -> dict[str, Any]:
+        with_logs = self.parameter("logs").lower() in ("1", "true")
+        position = self.service.queue_position(job) if job.status == IN_QUEUE else 0
+        return contract.body(contract.state(job, self.base_url, position, with_logs, first_line))
 
 
 async def run(call: Call) -> web.Response:
@@ -91,36 +113,37 @@ async def run(call: Call) -> web.Response:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(job.done.wait(), HANG_UP_SECONDS)
         if call.request.transport is None or call.request.transport.is_closing():
-            call.endpoint.cancel(job)  # nobody else knows its id
+            call.service.cancel(job)  # nobody else knows its id
             raise Cancelled
     return _result(job)
 
 
 async def submit(call: Call) -> web.Response:
     job = await call.submitted()
-    return _json(job, answers.submitted(job, call.base_url, call.endpoint.queue_position(job)))
+    return _model(job, contract.submitted(job, call.base_url, call.service.queue_position(job)))
 
 
 async def status(call: Call) -> web.Response:
     job = call.job()
-    return _json(job, _state(call, job), STATUS_CODES.get(job.status, 202))
+    return _json(job, call.state(job), 200 if job.status == COMPLETED else 202)
 
 
 async def stream(call: Call) -> web.StreamResponse:
     """The status as server-sent events, one for each change, the last one COMPLETED; each holds the log lines that are new, since fal's JavaScript
     client adds them up."""
-    job, told, lines, said_at = call.job(), "", 0, time.monotonic()
+    job, sent, lines, sent_at = call.job(), "", 0, time.monotonic()
     events = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Fal-Request-Id": job.request_id})
     await events.prepare(call.request)
     while True:
         complete, have = job.status == COMPLETED, len(job.logs)
-        state = json.dumps(_state(call, job, lines))
-        if have > lines or state != told:
+        state = json.dumps(call.state(job, lines))
+        if have > lines and job.status != IN_QUEUE or state != sent:
             await events.write(f"data: {state}\n\n".encode())
-            told, lines, said_at = json.dumps(_state(call, job, have)), have, time.monotonic()
-        elif time.monotonic() - said_at >= PING_SECONDS:
+            lines = have if job.status != IN_QUEUE else lines
+            sent, sent_at = json.dumps(call.state(job, lines)), time.monotonic()
+        elif time.monotonic() - sent_at >= PING_SECONDS:
             await events.write(b": still there\n\n")
-            said_at = time.monotonic()
+            sent_at = time.monotonic()
         if complete:
             await events.write_eof()
             return events
@@ -138,47 +161,32 @@ async def cancel(call: Call) -> web.Response:
     try:
         job = call.job()
     except NotFound:
-        return web.json_response(answers.cancellation(answers.NOT_FOUND), status=404)
+        return web.json_response(contract.body(Cancellation(status="NOT_FOUND")), status=404)
     if job.status == COMPLETED:
-        return _json(job, answers.cancellation(answers.ALREADY_COMPLETED), 400)
-    call.endpoint.cancel(job)
-    return _json(job, answers.cancellation(answers.CANCELLATION_REQUESTED), 202)
+        return _model(job, Cancellation(status="ALREADY_COMPLETED"), 400)
+    call.service.cancel(job)
+    return _model(job, Cancellation(status="CANCELLATION_REQUESTED"), 202)
 
 
-REQUESTS = rf"{QUEUE}/(?:{re.escape(APP)}|{re.escape(ENDPOINT)})/requests/(?P<request_id>[^/]+)"
-ADDRESSES: list[tuple[str, re.Pattern[str], Callable[[Call], Awaitable[web.StreamResponse]]]] = [
-    ("POST", re.compile(rf"/{re.escape(ENDPOINT)}/?"), run),
-    ("POST", re.compile(rf"{QUEUE}/{re.escape(ENDPOINT)}/?"), submit),
-    ("GET", re.compile(rf"{REQUESTS}/status"), status),
-    ("GET", re.compile(rf"{REQUESTS}/status/stream"), stream),
-    ("GET", re.compile(rf"{REQUESTS}(?:/response)?/?"), result),
-    ("PUT", re.compile(rf"{REQUESTS}/cancel"), cancel),
-]
+HANDLERS: dict[str, Callable[[Call], Awaitable[web.StreamResponse]]] = {
+    contract.RUN: run, contract.SUBMIT: submit, contract.STATUS: status, contract.STREAM: stream, contract.REQUEST: result, contract.CANCEL: cancel,
+    f"{contract.REQUEST}/response": result}
 
 
-def register() -> None:
-    """Answer the endpoint's addresses where the owner switched them on, and say in the log what is missing for it."""
-    try:
-        settings = api.settings()
-        edge = Edge(settings) if settings.enabled else None
-    except (OSError, ValueError) as error:
-        log.error("[Wan 2.2] the API stays off: %s", error)
-        return
-    if edge is not None:
-        for path in ("/fal-ai/{path:.*}", f"{QUEUE}/fal-ai/{{path:.*}}", PROXY):
-            http.serve("*", path, edge.answer)
-        http.serve("GET", OPENAPI, edge.show_openapi)
-        log.info("[Wan 2.2] API: POST /%s, for %s", ENDPOINT, "who sends a key" if settings.keys else "programs on this machine")
-        for sentence in api.missing_models(api.chosen_models(settings.models)):
-            log.warning("[Wan 2.2] API: %s", sentence)
+def _pattern(path: str) -> re.Pattern[str]:
+    """What answers to a path of the contract: with a slash behind it too, and with the whole name of the model in it."""
+    either = re.escape(path).replace(re.escape(f"/{APP}/requests"), f"/(?:{re.escape(APP)}|{re.escape(ENDPOINT)})/requests")
+    return re.compile(either.replace(re.escape("{request_id}"), "(?P<request_id>[^/]+)") + "/?")
 
 
-class Edge:
+ROUTES = [(METHODS.get(path, "GET"), _pattern(path), handler) for path, handler in HANDLERS.items()]
+
+
+class App:
     """Finds who asks for what, and answers in the endpoint's own forms whatever happens."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.endpoint = api.Endpoint(settings)
+    def __init__(self, settings: Settings, service: Service) -> None:
+        self.settings, self.service = settings, service
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         return await self._guarded(request, self._answer)
@@ -195,8 +203,8 @@ class Edge:
             raise
         except Exception as error:  # noqa: BLE001 clients understand no other form
             log.exception("[Wan 2.2] API: %s %s", request.method, request.path)
-            failed = InternalError(f"{type(error).__name__}. The server's log says more.")
-            return web.json_response(failed.body(), status=failed.status, headers=failed.headers())
+            failure = InternalError(f"{type(error).__name__}. The server's log says more.")
+            return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response(document(self._base_url(request)))
@@ -206,10 +214,10 @@ class Edge:
         if owner is None:
             raise Unauthorized
         path, query = _target(request)
-        for method, address, handler in ADDRESSES:
-            if method == request.method and (found := address.fullmatch(path)):
-                request_id = found.groupdict().get("request_id", "")
-                return await handler(Call(request, self.endpoint, owner, self._base_url(request), parse_qs(query), request_id))
+        for method, pattern, handler in ROUTES:
+            if method == request.method and (match := pattern.fullmatch(path)):
+                request_id = match.groupdict().get("request_id", "")
+                return await handler(Call(request, self.service, self.settings, owner, self._base_url(request), parse_qs(query), request_id))
         raise NotFound(f"{request.method} {path[:200]}")
 
     def _base_url(self, request: web.Request) -> str:
@@ -235,16 +243,14 @@ def _target(request: web.Request) -> tuple[str, str]:
     return FAL_HOSTS[target.hostname] + target.path, target.query
 
 
-def _state(call: Call, job: Job, first_line: int = 0) -> dict[str, Any]:
-    with_logs = call.parameter("logs").lower() in ("1", "true")
-    position = call.endpoint.queue_position(job) if job.status == IN_QUEUE else 0
-    return answers.state(job, call.base_url, position, with_logs, first_line)
-
-
 def _result(job: Job) -> web.Response:
     assert job.answer is not None
     return _json(job, job.answer.body, job.answer.status, job.answer.headers)
 
 
-def _json(job: Job, body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response(body, status=status, headers={"X-Fal-Request-Id": job.request_id, **(headers or {})})
+def _model(job: Job, answer: BaseModel, code: int = 200) -> web.Response:
+    return _json(job, contract.body(answer), code)
+
+
+def _json(job: Job, body: dict[str, Any], code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(body, status=code, headers={"X-Fal-Request-Id": job.request_id, **(headers or {})})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 ERRORS_URL = "https://docs.fal.ai/errors"
 MAX_DETAILS = 100  # every field of a request and of its LoRAs can be wrong; a million wrong LoRAs are one mistake
@@ -20,12 +20,36 @@ FLAGGED = "The content could not be processed because it contained material flag
 ABSENT = object()
 
 
-class ApiError(Exception, ABC):
-    """Something that an HTTP client is told with `status`, `body()` and `headers()`."""
+class ErrorDetail(BaseModel):
+    """One mistake: where it is, what it is, and the name by which a program knows it."""
 
-    def __init__(self, status: int, text: str) -> None:
+    loc: list[str | int]
+    msg: str
+    type: str
+    url: str
+    ctx: dict[str, Any] = {}
+    input: Any = None
+
+
+class ModelErrorBody(BaseModel):
+    """Why a request is not one."""
+
+    detail: list[ErrorDetail]
+
+
+class InfrastructureBody(BaseModel):
+    """Why there is no video."""
+
+    detail: str
+    error_type: str
+
+
+class ApiError(Exception, ABC):
+    """Something that an HTTP client is told with `status`, `body()` and `headers()`; `text` and `error_type` are what a job's status says of it."""
+
+    def __init__(self, status: int, text: str, error_type: str) -> None:
         super().__init__(text)
-        self.status = status
+        self.status, self.text, self.error_type = status, text, error_type
 
     @abstractmethod
     def body(self) -> dict[str, Any]:
@@ -45,19 +69,18 @@ class Detail:
     input: object = ABSENT
     ctx: dict[str, Any] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {
-            "loc": [_echo(step) for step in self.loc], "msg": _echo(self.msg), "type": self.type, "url": f"{ERRORS_URL}#{self.type}"}
-        if self.ctx:
-            entry["ctx"] = {name: _echo(value) for name, value in self.ctx.items()}
-        return entry if self.input is ABSENT else {**entry, "input": _echo(self.input)}
+    def body(self) -> ErrorDetail:
+        more = {**({"ctx": {name: _echo(value) for name, value in self.ctx.items()}} if self.ctx else {}),
+                **({} if self.input is ABSENT else {"input": _echo(self.input)})}
+        return ErrorDetail(loc=[_echo(step) for step in self.loc], msg=_echo(self.msg), type=self.type, url=f"{ERRORS_URL}#{self.type}", **more)
 
 
 class InvalidRequest(ApiError):
     """The request is not what the endpoint takes: 422 with every reason found."""
 
     def __init__(self, details: Sequence[Detail]) -> None:
-        super().__init__(422, "; ".join(f"{'.'.join(map(str, detail.loc))}: {detail.msg}" for detail in details))
+        super().__init__(422, "; ".join(f"{'.'.join(map(str, detail.loc))}: {detail.msg}" for detail in details), details[0].type)
+        self.text = "; ".join(_echo(detail.msg) for detail in details)
         self.details = tuple(details)
 
     @classmethod
@@ -67,7 +90,7 @@ class InvalidRequest(ApiError):
                     for entry in error.errors(include_url=False)[:MAX_DETAILS]])
 
     def body(self) -> dict[str, Any]:
-        return {"detail": [detail.as_json() for detail in self.details]}
+        return ModelErrorBody(detail=[detail.body() for detail in self.details]).model_dump(exclude_unset=True)
 
 
 class ContentPolicyViolation(InvalidRequest):
@@ -80,12 +103,8 @@ class ContentPolicyViolation(InvalidRequest):
 class InfrastructureError(ApiError):
     """The request never reached the model, or the model broke; `error_type` is fal's name where fal has one."""
 
-    def __init__(self, status: int, text: str, error_type: str) -> None:
-        super().__init__(status, text)
-        self.text, self.error_type = text, error_type
-
     def body(self) -> dict[str, Any]:
-        return {"detail": _echo(self.text), "error_type": self.error_type}
+        return InfrastructureBody(detail=_echo(self.text), error_type=self.error_type).model_dump()
 
     def headers(self) -> dict[str, str]:
         return {**super().headers(), "X-Fal-Error-Type": self.error_type}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .schema import LoRAWeight
+from .contract import LoRAWeight
 
 Prompt = dict[str, dict[str, Any]]
 FROM_OUTSIDE = -10  # the front end's id of what a subgraph's inputs come from
@@ -28,7 +28,13 @@ class Blueprint:
 
     @classmethod
     def read(cls, path: Path) -> "Blueprint":
-        return cls(json.loads(path.read_text(encoding="utf-8")))
+        """ValueError for a file that holds no blueprint, OSError for one that cannot be read."""
+        try:
+            blueprint = cls(json.loads(path.read_text(encoding="utf-8")))
+            blueprint.prompt({}, [], 0, "")
+        except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RuntimeError, RecursionError) as error:
+            raise ValueError(f"the blueprint {path.name} is damaged ({type(error).__name__}: {error}). Install the pack anew.") from error
+        return blueprint
 
     def node_id(self, class_type: str) -> str:
         """The prompt's name of the only node of this class."""

@@ -1,4 +1,4 @@
-"""The request and the answer of fal-ai/wan/v2.2-a14b/text-to-video/lora: its names, defaults and ranges, and a few limits of our own."""
+"""The addresses, requests and answers of fal-ai/wan/v2.2-a14b/text-to-video/lora: its names, defaults and ranges, and a few limits of our own."""
 
 import json
 from collections import Counter
@@ -8,9 +8,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from .errors import Detail, InvalidRequest
+from .jobs import COMPLETED, IN_QUEUE, Job
 
 APP = "fal-ai/wan"
 ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
+QUEUE = "/queue"  # before the path of what is not waited for
+RUN, SUBMIT = f"/{ENDPOINT}", f"{QUEUE}/{ENDPOINT}"
+REQUEST = f"{QUEUE}/{APP}/requests/{{request_id}}"
+STATUS, STREAM, CANCEL = f"{REQUEST}/status", f"{REQUEST}/status/stream", f"{REQUEST}/cancel"
+METHODS = {RUN: "POST", SUBMIT: "POST", STATUS: "GET", STREAM: "GET", REQUEST: "GET", CANCEL: "PUT"}
 
 MAX_PROMPT_LENGTH = 10_000  # characters; the text encoder reads 512 tokens, and the safety checks all of it
 MAX_LORAS = 16  # each is read from disk or downloaded, and patched into 14 billion weights
@@ -89,10 +95,92 @@ class TextToVideoOutput(_Model):
     seed: int = Field(description="The seed that was used.")
 
 
+Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]
+
+
+class _Stage(_Model):
+    status: str
+    request_id: str
+    response_url: Url = Field(description="Where the result will be.")
+    status_url: Url = Field(description="Where to ask how far it is.")
+    cancel_url: Url = Field(description="Where to cancel it.")
+
+
+class LogLine(_Model):
+    """Something that happened to a request."""
+
+    message: str
+    level: str
+    source: str
+    timestamp: str = Field(json_schema_extra={"format": "date-time"})
+
+
+class InQueue(_Stage):
+    """It waits."""
+
+    status: Literal["IN_QUEUE"]
+    queue_position: int = Field(ge=0, description="How many are ahead.")
+
+
+class InProgress(_Stage):
+    """It is computed."""
+
+    status: Literal["IN_PROGRESS"]
+    logs: list[LogLine] = Field(description="Everything so far, oldest first.")
+
+
+class Metrics(_Model):
+    """What it took."""
+
+    inference_time: float = Field(0.0, description="Seconds; missing where it never began.")
+
+
+class Completed(_Stage):
+    """It is complete; of a failed one `error` and `error_type` say why."""
+
+    status: Literal["COMPLETED"]
+    logs: list[LogLine] = Field(description="Everything so far, oldest first.")
+    metrics: Metrics
+    error: str = ""
+    error_type: str = ""
+
+
+class Cancellation(_Model):
+    """What became of the wish to cancel a request."""
+
+    status: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]
+
+
+def submitted(job: Job, base_url: str, queue_position: int) -> InQueue:
+    """A new job, which waits behind `queue_position` others."""
+    return InQueue(status="IN_QUEUE", **_addresses(job, base_url), queue_position=queue_position)
+
+
+def state(job: Job, base_url: str, queue_position: int, with_logs: bool, first_line: int = 0) -> InQueue | InProgress | Completed:
+    """How far the job is, with its log from `first_line` on where that is wanted; of a failed one also why."""
+    if job.status == IN_QUEUE:
+        return submitted(job, base_url, queue_position)
+    lines = [LogLine(**line) for line in job.logs[first_line:]] if with_logs else []
+    if job.status != COMPLETED:
+        return InProgress(status="IN_PROGRESS", **_addresses(job, base_url), logs=lines)
+    failure = {"error": job.answer.error, "error_type": job.answer.error_type} if job.answer and job.failed else {}
+    return Completed(status="COMPLETED", **_addresses(job, base_url), logs=lines, metrics=Metrics(**job.metrics()), **failure)
+
+
+def body(answer: BaseModel) -> dict[str, Any]:
+    """The answer as JSON, without what does not apply to it."""
+    return answer.model_dump(exclude_unset=True)
+
+
+def _addresses(job: Job, base_url: str) -> dict[str, str]:
+    of_job = {"request_id": job.request_id}
+    return {**of_job, "response_url": base_url + REQUEST.format(**of_job), "status_url": base_url + STATUS.format(**of_job),
+            "cancel_url": base_url + CANCEL.format(**of_job)}
+
+
 def parse(body: bytes) -> TextToVideoInput:
-    """The request in an HTTP body; InvalidRequest for whatever is not one."""
-    if len(body) > MAX_BODY_BYTES:
-        raise _refused(f"The body has {len(body)} bytes; at most {MAX_BODY_BYTES} are read. Give files as URLs or paths.", "bytes_too_long")
+    """The request in an HTTP body; InvalidRequest for whatever is not one. Read by `json` and not by pydantic, which takes the last of two values
+    for one name and says neither where a mistake is nor what FastAPI, and with it the hosted endpoint, says of it."""
     given = _decoded(body)
     if not isinstance(given, dict):
         raise _refused('The body should be a JSON object, such as {"prompt": "..."}', "model_attributes_type", input=given)

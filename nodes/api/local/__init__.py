@@ -1,0 +1,1 @@
+"""The API on this ComfyUI: its queue, its models, its settings."""

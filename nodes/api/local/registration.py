@@ -1,0 +1,62 @@
+"""The API's addresses on ComfyUI's server, where the owner switched them on. Whatever is wrong with the API, the pack's nodes are there."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import folder_paths
+
+from ...host import http
+from ...host.messages import log
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+SETTINGS_FILE = "api.json"
+NO_PYDANTIC = "[Wan 2.2] the API stays off: the package %s is missing. Install it with ComfyUI's Python."
+
+
+def register() -> None:
+    """Answer the API's addresses, and say in the log what is missing for it."""
+    try:
+        _register()
+    except ModuleNotFoundError as error:
+        log.warning(NO_PYDANTIC, error.name)
+    except Exception as error:  # noqa: BLE001 the nodes need no API
+        log.error("[Wan 2.2] the API stays off: %s", error, exc_info=None if isinstance(error, (OSError, ValueError)) else error)
+
+
+def _register() -> None:
+    from ..app import OPENAPI, PROXY, App
+    from ..contract import ENDPOINT, QUEUE
+    from .model_choice import chosen_models, missing_models
+    from .service import LocalService
+    settings = read_settings()
+    if not settings.enabled:
+        return
+    app = App(settings, LocalService(settings))
+    for path in ("/fal-ai/{path:.*}", f"{QUEUE}/fal-ai/{{path:.*}}", PROXY):
+        http.serve("*", path, app.answer)
+    http.serve("GET", OPENAPI, app.show_openapi)
+    log.info("[Wan 2.2] API: POST /%s, for %s", ENDPOINT, "who sends a key" if settings.keys else "programs on this machine")
+    for sentence in missing_models(chosen_models(settings.models)):
+        log.warning("[Wan 2.2] API: %s", sentence)
+
+
+def read_settings() -> "Settings":
+    """Of user/__wan22/api.json, which no page can read; WAN22_API=1 switches the API on, any other value off, WAN22_API_KEY adds a key.
+
+    ValueError for a file that is not as it must be.
+    """
+    from ..settings import Settings
+    path = Path(folder_paths.get_system_user_directory("wan22")) / SETTINGS_FILE
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
+        if switch := os.environ.get("WAN22_API", ""):
+            entries["enabled"] = switch.strip().lower() in ("1", "true", "yes", "on")
+        if key := os.environ.get("WAN22_API_KEY", ""):
+            entries["keys"] = [*entries.get("keys", []), key]
+        return Settings.read(json.dumps(entries))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from None

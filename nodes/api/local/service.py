@@ -1,0 +1,190 @@
+"""The API's jobs on this machine: a request becomes the blueprint's prompt in ComfyUI's queue, and what comes out becomes the answer."""
+
+import asyncio
+from pathlib import Path
+
+import folder_paths
+
+from ...engine.fetch.download import Downloader
+from ...engine.fetch.rules import DownloadFailed, DownloadRefused
+from ...engine.fetch.sources import LocalFile, LoRASource, local_file, lora_source
+from ...engine.fetch.webhooks import deliver
+from ...host import interpolation
+from ...host.messages import log
+from ...host.models import model_names
+from ..blueprint import Blueprint
+from ..contract import LoRAWeight, TextToVideoInput
+from ..errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, ModelsMissing, NotFound, QueueFull, Restarted
+from ..job_store import JobStore
+from ..jobs import Answer, Job, random_seed
+from ..settings import Settings
+from . import prompt_queue
+from .follower import Follower
+from .model_choice import chosen_models
+
+BLUEPRINT = Path(__file__).parents[3] / "subgraphs" / "Wan 2.2 Text to Video.json"
+DOWNLOADED = "wan22_api"  # below models/loras
+VIDEOS = "video/api"  # below ComfyUI's output folder
+
+
+class LocalService:
+    """All requests of this server. Its methods run in the server's event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """OSError for folders that cannot be used, ValueError for a damaged blueprint."""
+        self.settings, self.blueprint = settings, Blueprint.read(BLUEPRINT)
+        self.log_lines = prompt_queue.LogLines()
+        self.loras = LoRAFiles(settings)
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.messages: set[asyncio.Task[None]] = set()
+        user_folder = Path(folder_paths.get_system_user_directory("wan22"))
+        self.store = JobStore.claimed(user_folder, settings.kept_jobs, _delete_video if settings.delete_videos else lambda job: None)
+        for job in list(self.store.jobs.values()):
+            if job.answer is None:
+                self.tasks[job.request_id] = asyncio.create_task(self._complete(job, Answer.of(Restarted())))
+            elif job.webhook:
+                self._tell(job)
+
+    async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None) -> Job:
+        """A job that waits in ComfyUI's queue, or for its downloads. ApiError where it cannot."""
+        if self.store.waiting(owner) >= self.settings.max_waiting:
+            raise QueueFull(self.settings.max_waiting)
+        sources = self.loras.sources(request.loras)
+        job = Job(owner, random_seed() if request.seed is None else request.seed, webhook)
+        self.store.jobs[job.request_id] = job
+        try:
+            await self.store.keep(job)
+            local = [source.name for source in sources if isinstance(source, LocalFile)]
+            if len(local) == len(sources):
+                await self._queue(job, request, local)
+        except BaseException:
+            self.store.forget(job)
+            raise
+        self.tasks[job.request_id] = asyncio.create_task(self._follow(job, request, sources, base_url))
+        return job
+
+    def job(self, request_id: str, owner: str) -> Job:
+        """NotFound for what is not there, and for what is another key's."""
+        job = self.store.jobs.get(request_id)
+        if job is None or job.owner != owner:
+            raise NotFound(f"Request {request_id[:64]}")
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Take the job out of ComfyUI's queue, interrupt it, or end its downloads; its result is Cancelled then, unless it is complete already."""
+        if job.queued:
+            prompt_queue.take_out(job.request_id)
+        elif not job.unwanted and job.request_id in self.tasks:
+            self.tasks[job.request_id].cancel()
+        job.unwanted = True
+
+    def queue_position(self, job: Job) -> int:
+        return prompt_queue.waiting_before(job.request_id) or 0
+
+    async def _queue(self, job: Job, request: TextToVideoInput, loras: list[str]) -> None:
+        values = request.model_dump(exclude={"loras", "seed"})
+        if request.num_interpolated_frames == 0:
+            values["interpolator_model"] = interpolation.NONE  # no file of it is needed
+        values |= chosen_models(self.settings.models)
+        prompt = self.blueprint.prompt(values, list(zip(loras, request.loras, strict=True)), job.seed, f"{VIDEOS}/{job.request_id}")
+        try:
+            await prompt_queue.put(job.request_id, prompt)
+        except prompt_queue.PromptRefused as error:
+            raise ModelsMissing(str(error)) from error
+        job.queued = True
+        self.log_lines.listeners[job.request_id] = job.say
+
+    async def _follow(self, job: Job, request: TextToVideoInput, sources: list[LoRASource], base_url: str) -> None:
+        try:
+            if not job.queued:
+                await self._queue(job, request, [await self.loras.fetch(index, *each, job.say)
+                                                 for index, each in enumerate(zip(sources, request.loras, strict=True))])
+            answer = await Follower(job, request, self.blueprint, base_url).answer()
+        except ApiError as error:
+            answer = Answer.of(error)
+        except asyncio.CancelledError:
+            answer = Answer.of(Cancelled())
+        except Exception as error:  # noqa: BLE001 whatever it was, the job must not wait for ever
+            log.exception("[Wan 2.2] API request %s", job.request_id)
+            answer = Answer.of(InternalError(f"{type(error).__name__}. The server's log says more."))
+        if job.queued:
+            prompt_queue.take_out(job.request_id)  # where something else than the prompt failed
+        await self._complete(job, answer)
+
+    async def _complete(self, job: Job, answer: Answer) -> None:
+        self.log_lines.listeners.pop(job.request_id, None)
+        self.tasks.pop(job.request_id, None)
+        job.complete(answer)
+        await self._keep(job)
+        if job.webhook:
+            self._tell(job)
+
+    async def _keep(self, job: Job) -> None:
+        try:
+            self.store.forget_the_oldest()
+            if job.request_id in self.store.jobs:
+                await self.store.keep(job)
+        except OSError as error:
+            log.warning("[Wan 2.2] API request %s is not kept beyond a restart: %s", job.request_id, error)
+
+    def _tell(self, job: Job) -> None:
+        """Send the webhook its message; one that had none when the server stopped gets it after the next start."""
+        task = asyncio.create_task(self._deliver(job))
+        self.messages.add(task)
+        task.add_done_callback(self.messages.discard)
+
+    async def _deliver(self, job: Job) -> None:
+        if job.webhook and job.answer:
+            await deliver(job.webhook, webhook_message(job, job.answer), self.settings.webhooks.rules(), log.warning)
+            job.webhook = None
+            await self._keep(job)
+
+
+class LoRAFiles:
+    """Where a request's LoRAs come from: models/loras, or the web."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.downloader = Downloader(Path(folder_paths.get_folder_paths("loras")[0]) / DOWNLOADED, settings.downloads.rules())
+
+    def sources(self, loras: list[LoRAWeight]) -> list[LoRASource]:
+        """InvalidRequest for one that is not there or not allowed; nothing is fetched."""
+        names = model_names("loras")
+        return [self._source(index, weight, names) for index, weight in enumerate(loras)]
+
+    def _source(self, index: int, weight: LoRAWeight, names: list[str]) -> LoRASource:
+        try:
+            source = lora_source(weight.path, weight.weight_name, names)
+            if isinstance(source, LocalFile):
+                local_file(source.name, map(Path, folder_paths.get_folder_paths("loras")))
+            else:
+                self.downloader.check(source)
+        except DownloadRefused as error:
+            raise _bad_lora(index, weight, error) from error
+        return source
+
+    async def fetch(self, index: int, source: LoRASource, weight: LoRAWeight, log: prompt_queue.Say) -> str:
+        """The file's name below models/loras, once it is there."""
+        if isinstance(source, LocalFile):
+            return source.name
+        try:
+            path = await self.downloader.fetch(source, log)
+        except DownloadRefused as error:
+            raise _bad_lora(index, weight, error) from error
+        except DownloadFailed as error:
+            raise InternalError(str(error)) from error
+        return str(Path(DOWNLOADED) / path.name)
+
+
+def _bad_lora(index: int, weight: LoRAWeight, error: Exception) -> InvalidRequest:
+    return InvalidRequest([Detail(("body", "loras", index, "path"), str(error), "value_error", weight.path)])
+
+
+def webhook_message(job: Job, answer: Answer) -> dict[str, object]:
+    message: dict[str, object] = {"request_id": job.request_id, "gateway_request_id": job.request_id,
+                                  "status": "ERROR" if job.failed else "OK", "payload": answer.body}
+    return {**message, "error": f"Invalid status code: {answer.status}"} if job.failed else message
+
+
+def _delete_video(job: Job) -> None:
+    if job.video:
+        (Path(folder_paths.get_output_directory()) / job.video).unlink(missing_ok=True)

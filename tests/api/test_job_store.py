@@ -1,0 +1,129 @@
+"""Jobs outlive the server in their folder, and of those that are complete the oldest go."""
+
+import asyncio
+import gc
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from wan22.api import job_store
+from wan22.api.errors import Cancelled
+from wan22.api.job_store import JobStore
+from wan22.api.jobs import Answer, Job
+
+
+def keep(folder: Path, *jobs: Job) -> None:
+    for job in jobs:
+        asyncio.run(JobStore(folder).keep(job))
+
+
+def restored(folder: Path) -> dict[str, Job]:
+    store = JobStore(folder)
+    store.restore()
+    return store.jobs
+
+
+def test_a_complete_job_comes_back_as_it_was(tmp_path: Path) -> None:
+    job = Job("owner", 7, "https://example.com/hook")
+    job.start()
+    job.say("half of it")
+    job.complete(Answer(200, {"seed": 7}))
+    keep(tmp_path, job)
+    (back,) = restored(tmp_path).values()
+    assert back == job and back.done.is_set()
+    assert not back.failed and back.metrics()["inference_time"] >= 0
+
+
+def test_why_it_failed_comes_back(tmp_path: Path) -> None:
+    job = Job("owner", 7)
+    job.complete(Answer.of(Cancelled()))
+    keep(tmp_path, job)
+    (back,) = restored(tmp_path).values()
+    assert back.answer == job.answer and back.answer is not None and back.answer.error_type == "client_cancelled"
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_an_unfinished_job_comes_back_without_an_answer(tmp_path: Path, started: bool) -> None:
+    job = Job("owner", 7)
+    if started:
+        job.start()
+    keep(tmp_path, job)
+    back = restored(tmp_path)[job.request_id]
+    assert back == job and back.answer is None and not back.done.is_set()
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", "{}", '{"request_id": "x"}'])
+def test_a_damaged_file_costs_no_other(tmp_path: Path, content: str) -> None:
+    job = Job("owner", 7)
+    job.complete(Answer(200, {}))
+    keep(tmp_path, job)
+    (tmp_path / "4d0f6a3c-0000-4000-8000-000000000000.json").write_text(content)
+    (tmp_path / f"{job.request_id}.abcd.part").write_text("half")
+    assert list(restored(tmp_path)) == [job.request_id]
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(("entry", "value"), [("started", "now"), ("finished", "x"), ("logs", {}), ("request_id", 3),
+                                              ("video", []), ("answer", {"status": "x", "body": None}), ("answer", {}), ("status", None),
+                                              ("seed", "a")])
+def test_a_file_with_an_entry_of_another_type_costs_no_other(tmp_path: Path, entry: str, value: object) -> None:
+    whole, damaged = Job("owner", 7), Job("owner", 8)
+    keep(tmp_path, whole, damaged)
+    file = tmp_path / f"{damaged.request_id}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), entry: value}))
+    assert list(restored(tmp_path)) == [whole.request_id]
+
+
+def test_only_the_servers_own_user_reads_a_job(tmp_path: Path) -> None:
+    keep(tmp_path, Job("owner", 7, "https://example.com/secret"))
+    (file,) = tmp_path.glob("*.json")
+    assert os.name == "nt" or file.stat().st_mode & 0o077 == 0
+
+
+def test_a_file_does_not_speak_for_another_request(tmp_path: Path) -> None:
+    job = Job("owner", 7)
+    keep(tmp_path, job)
+    (tmp_path / f"{job.request_id}.json").rename(tmp_path / "4d0f6a3c-0000-4000-8000-000000000000.json")
+    assert restored(tmp_path) == {}
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_the_oldest_are_forgotten_and_told(tmp_path: Path, running: bool) -> None:
+    keep(tmp_path, *(Job("owner", number, finished=1.0 + number, answer=Answer(200, {})) for number in range(5)), Job("owner", 9))
+    told: list[int] = []
+    store = JobStore(tmp_path, 9 if running else 3, lambda job: told.append(job.seed))
+    store.restore()
+    if running:
+        store._kept = 3
+        store.forget_the_oldest()
+    assert told == [0, 1]
+    assert [job.seed for job in store.jobs.values()] == [2, 3, 4, 9]
+    assert len(list(tmp_path.glob("*.json"))) == 4
+
+
+def test_the_disk_is_not_waited_for_where_requests_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: threads.append(threading.get_ident()))
+    keep(tmp_path, Job("owner", 7))
+    assert threads and threading.get_ident() not in threads
+
+
+def test_too_many_servers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_store, "MOST_SERVERS", 2)
+    servers = [JobStore.claimed(tmp_path) for _ in range(2)]
+    with pytest.raises(OSError, match="2 servers"):
+        JobStore.claimed(tmp_path)
+    assert len(servers) == 2
+
+
+def test_servers_that_share_a_user_folder_do_not_share_jobs(tmp_path: Path) -> None:
+    first = JobStore.claimed(tmp_path)
+    asyncio.run(first.keep(Job("owner", 7)))
+    second, third = JobStore.claimed(tmp_path), JobStore.claimed(tmp_path)
+    assert [store.folder.name for store in (first, second, third)] == ["requests", "requests_2", "requests_3"]
+    assert not second.jobs
+    del first
+    gc.collect()
+    assert len(JobStore.claimed(tmp_path).jobs) == 1
