@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import routes
+from .nodes import schedule
 from .nodes.api.local import registration
 from .nodes.decode import Wan22Decode
 from .nodes.experts import Wan22ExpertLoader
@@ -42,6 +42,6 @@ class Wan22Extension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> Wan22Extension:
-    routes.register()
+    schedule.register()
     registration.register()
     return Wan22Extension()

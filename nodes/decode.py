@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .host import decoding
+from .host.video import decoding
 from .widgets import CATEGORY, found_by
 
 

@@ -3,15 +3,16 @@
 from comfy_api.latest import io
 
 from .engine.pairs import likely_pair, swapped_names_warning
-from .host import messages, models
+from .host import messages
+from .host.models import files
 from .widgets import CATEGORY, found_by, verdict
 
 
 class Wan22ExpertLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = models.model_names("diffusion_models")
-        high, low = likely_pair(files)
+        names = files.model_names("diffusion_models")
+        high, low = likely_pair(names)
         return io.Schema(
             node_id="Wan22ExpertLoader",
             display_name="Wan 2.2 Expert Loader",
@@ -20,11 +21,11 @@ class Wan22ExpertLoader(io.ComfyNode):
             description="Loads the high-noise and the low-noise expert of Wan 2.2 T2V A14B. Both stay in ComfyUI's memory management: "
                         "the one that is not sampling may leave the GPU.",
             inputs=[
-                io.Combo.Input("high_noise_model", options=files, default=high,
+                io.Combo.Input("high_noise_model", options=names, default=high,
                                tooltip="The expert for motion and layout: its file name says high_noise."),
-                io.Combo.Input("low_noise_model", options=files, default=low,
+                io.Combo.Input("low_noise_model", options=names, default=low,
                                tooltip="The expert for detail: its file name says low_noise."),
-                io.Combo.Input("weight_dtype", options=list(models.WEIGHT_DTYPES), default="default",
+                io.Combo.Input("weight_dtype", options=list(files.WEIGHT_DTYPES), default="default",
                                tooltip="default keeps the type of the file. fp8 halves the memory of fp16 files; "
                                        "fp8_e4m3fn_fast also multiplies in fp8 (RTX 40 series and newer)."),
             ],
@@ -35,11 +36,11 @@ class Wan22ExpertLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, high_noise_model: str | None = None, low_noise_model: str | None = None,
                         weight_dtype: str | None = None) -> bool | str:
-        return verdict(models.check_expert_files, high_noise_model, low_noise_model, weight_dtype)
+        return verdict(files.check_expert_files, high_noise_model, low_noise_model, weight_dtype)
 
     @classmethod
     def execute(cls, high_noise_model: str, low_noise_model: str, weight_dtype: str) -> io.NodeOutput:
-        models.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
+        files.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
         if warning := swapped_names_warning(high_noise_model, low_noise_model):
             messages.warn(cls.hidden.unique_id, warning)
-        return io.NodeOutput(*(models.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model))))
+        return io.NodeOutput(*(files.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model))))

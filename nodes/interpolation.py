@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from .engine.interpolation.stream import MOST_NEW_FRAMES, SCENE_CUT
-from .host import interpolation, messages
+from .host import messages
+from .host.video import interpolation
 from .sockets import AnyInterpolatorModel, InterpolatorModel
 from .widgets import CATEGORY, advanced, found_by, verdict
 

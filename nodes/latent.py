@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .engine.video.sizes import ASPECT_RATIOS, MAX_FRAMES, MAX_SIDE, MIN_FRAMES, MULTIPLE, RESOLUTIONS, video_size
-from .host import latents
+from .host.video import latents
 from .widgets import CATEGORY, found_by, verdict
 
 

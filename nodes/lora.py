@@ -3,8 +3,9 @@
 from comfy_api.latest import io
 
 from .engine.lora.routing import MAX_SCALE, TARGETS, LoraChoice
-from .host import lora as loras_host
-from .host import messages, models
+from .host import messages
+from .host.models import files
+from .host.models import lora as loras_host
 from .sockets import LoraStack
 from .widgets import CATEGORY, found_by, verdict
 
@@ -25,7 +26,7 @@ class Wan22LoRA(io.ComfyNode):
             **found_by("load LoRA", "WanVideo LoRA select"),
             description="One LoRA of a stack, for one expert or both. Chain several; Wan 2.2 Apply LoRAs puts them on the models.",
             inputs=[
-                io.Combo.Input("lora", options=models.model_names("loras"), tooltip="File in models/loras; any trainer's format for Wan."),
+                io.Combo.Input("lora", options=files.model_names("loras"), tooltip="File in models/loras; any trainer's format for Wan."),
                 io.Float.Input("scale", default=1.0, min=-MAX_SCALE, max=MAX_SCALE, step=0.05, tooltip="Strength. 0 changes nothing."),
                 io.Combo.Input("transformer", options=list(TARGETS), default="auto",
                                tooltip="auto: a file with both experts is split; a file named high or low goes there, and its partner file to the "

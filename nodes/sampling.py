@@ -6,7 +6,9 @@ from .engine.choices import check_choice
 from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, MIN_DENOISE, Guidance, Schedule, check_methods
 from .engine.sampling.schedules import MAX_SHIFT, MAX_STEPS
 from .engine.sampling.solvers import SOLVERS, solver_named
-from .host import latents, messages, sampling
+from .host import messages
+from .host.sampling import run
+from .host.video import latents
 from .widgets import CATEGORY, advanced, found_by, verdict
 
 
@@ -89,9 +91,9 @@ class Wan22Sampler(io.ComfyNode):
                 boundary: float, denoise: float, negative: io.Conditioning.Type | None = None) -> io.NodeOutput:
         schedule = Schedule(solver, steps, shift, denoise)
         guidance = Guidance(guidance_scale, guidance_scale_2)
-        guider = sampling.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
-        samples = sampling.sample(guider, latent_image, seed, schedule)
-        report = sampling.plan_for(sampling.solver(solver), schedule.sigmas(), boundary, guidance, acceleration).describe()
+        guider = run.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
+        samples = run.sample(guider, latent_image, seed, schedule)
+        report = run.plan_for(run.solver(solver), schedule.sigmas(), boundary, guidance, acceleration).describe()
         messages.show(cls.hidden.unique_id, report)
         return io.NodeOutput(latents.drawn_for(samples, positive), report)
 
@@ -118,7 +120,7 @@ class Wan22Guider(io.ComfyNode):
                 guidance_scale_2: float, shift: float, acceleration: str, boundary: float,
                 negative: io.Conditioning.Type | None = None) -> io.NodeOutput:
         guidance = Guidance(guidance_scale, guidance_scale_2)
-        return io.NodeOutput(sampling.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary))
+        return io.NodeOutput(run.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary))
 
 
 class Wan22Sigmas(io.ComfyNode):
@@ -162,4 +164,4 @@ class Wan22Solver(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:
-        return io.NodeOutput(sampling.solver(solver))
+        return io.NodeOutput(run.solver(solver))

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from .host import messages, models, text
+from .host import messages, text
+from .host.models import files
 from .widgets import CATEGORY, found_by, verdict
 
 
@@ -16,9 +17,9 @@ class Wan22TextEncoderLoader(io.ComfyNode):
             **found_by("UMT5", "T5", "load CLIP"),
             description="Loads a UMT5 text encoder of any size (XXL in fp16 or fp8_scaled); its tokenizer comes from the same file.",
             inputs=[
-                io.Combo.Input("text_encoder", options=models.model_names("text_encoders"),
+                io.Combo.Input("text_encoder", options=files.model_names("text_encoders"),
                                tooltip="File in models/text_encoders, for example umt5_xxl_fp8_e4m3fn_scaled.safetensors."),
-                io.Combo.Input("device", options=list(models.DEVICES), default="default",
+                io.Combo.Input("device", options=list(files.DEVICES), default="default",
                                tooltip="default: the GPU while it encodes. cpu: slower, but takes no GPU memory."),
             ],
             outputs=[io.Clip.Output("clip", display_name="CLIP")],
@@ -26,11 +27,11 @@ class Wan22TextEncoderLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text_encoder: str | None = None, device: str | None = None) -> bool | str:
-        return verdict(models.check_text_encoder_file, text_encoder, device)
+        return verdict(files.check_text_encoder_file, text_encoder, device)
 
     @classmethod
     def execute(cls, text_encoder: str, device: str) -> io.NodeOutput:
-        return io.NodeOutput(*(models.load_text_encoder(name, device) for name in messages.counted((text_encoder,))))
+        return io.NodeOutput(*(files.load_text_encoder(name, device) for name in messages.counted((text_encoder,))))
 
 
 class Wan22TextEncode(io.ComfyNode):

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from .engine.video.formats import AUTO, MUXERS, QUALITIES, WRITE_MODES, VideoFormat, available_codecs, check_format
-from .host import saving
+from .host.video import saving
 from .widgets import CATEGORY, advanced, found_by, verdict
 
 

@@ -97,7 +97,7 @@ def core_patched(experts: list[Any]) -> list[Any]:
 def our_patched(experts: list[Any]) -> list[Any]:
     pack = sys.modules["a_folder_of_another_name"]
     choices = [pack.nodes.engine.lora.routing.LoraChoice(f"lora{index}.safetensors", SCALE) for index in range(FILES)]
-    return list(pack.nodes.host.lora.apply(*experts, choices)[:2])
+    return list(pack.nodes.host.models.lora.apply(*experts, choices)[:2])
 
 
 if __name__ == "__main__":

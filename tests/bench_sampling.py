@@ -142,7 +142,7 @@ def contender(pack: Any, options: argparse.Namespace, experts: tuple[Any, Any]) 
     latent = {"samples": torch.zeros(1, 16, (options.frames - 1) // 4 + 1, options.height // 8, options.width // 8)}
     if options.contender == "core":
         return lambda steps: core_run(experts, positive, negative, latent, steps)
-    plan, sampling = pack.nodes.engine.sampling.experts, pack.nodes.host.sampling
+    plan, sampling = pack.nodes.engine.sampling.experts, pack.nodes.host.sampling.run
     acceleration = "regular" if "regular" in options.contender else "none"
     solver = "unipc" if "unipc" in options.contender else "euler"
     guider = sampling.guider(*experts, positive, negative, plan.Guidance(*GUIDANCE), SHIFT, acceleration, BOUNDARY)

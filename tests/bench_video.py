@@ -97,7 +97,7 @@ def core_pipeline(pack: Any, vae: Any, latent: dict[str, torch.Tensor], path: Pa
 
 
 def our_pipeline(pack: Any, vae: Any, latent: dict[str, torch.Tensor], path: Path) -> None:
-    write_ours(pack, pack.nodes.host.decoding.decode(latent, vae, 16), path)
+    write_ours(pack, pack.nodes.host.video.decoding.decode(latent, vae, 16), path)
 
 
 def core_video(images: torch.Tensor) -> Any:
@@ -107,7 +107,7 @@ def core_video(images: torch.Tensor) -> Any:
 
 def write_ours(pack: Any, video: Any, path: Path) -> None:
     """At core's settings: CRF 23, preset medium."""
-    host, write = pack.nodes.host.video, pack.nodes.engine.video.write
+    host, write = pack.nodes.host.video.lazy, pack.nodes.engine.video.write
     video_format = pack.nodes.engine.video.formats.VideoFormat("medium", "balanced", options={"crf": "23", "preset": "medium"})
     stream = host.stream_of(video)
     write.write_file(write.PartFile(path), host.levels(stream, video_format), stream, video_format, {})

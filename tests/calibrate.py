@@ -41,7 +41,7 @@ def main() -> None:
 def measure(pack, options: argparse.Namespace):
     import torch
     find_models(options.own_models)
-    models, text, latents = pack.nodes.host.models, pack.nodes.host.text, pack.nodes.host.latents
+    models, text, latents = pack.nodes.host.models.files, pack.nodes.host.text, pack.nodes.host.video.latents
     plan = pack.nodes.engine.sampling.experts
     from engine.video.sizes import Size, video_size
     size = video_size(options.resolution, "16:9", 0, 0) if options.own_models else Size(scenes.SIZE, scenes.SIZE)
@@ -52,7 +52,7 @@ def measure(pack, options: argparse.Namespace):
         positive, negative = text.encode(clip, prompt), text.encode(clip, "")
         high = with_lora(models.load_expert(options.high, "default"), options.lora_high)
         low = with_lora(models.load_expert(options.low, "default"), options.lora_low)
-        return importlib.import_module(f"{pack.__name__}.nodes.host.calibration").calibrate(
+        return importlib.import_module(f"{pack.__name__}.nodes.host.sampling.calibration").calibrate(
             high, low, positive, negative, plan.Guidance(*options.guidance), latents.empty(size, frames), options.seed,
             plan.Schedule("unipc", options.steps, options.shift), plan.BOUNDARY)
 

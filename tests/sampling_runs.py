@@ -35,7 +35,7 @@ class Sample:
     def latent(self, start: dict[str, Any], solver: str, steps: int, shift: float, guidance: tuple[float, float], boundary: float,
                acceleration: str = "none", seed: int = 1, denoise: float = 1.0) -> torch.Tensor:
         """The latent as ComfyUI passes it on."""
-        sampling, plan = self.pack.nodes.host.sampling, self.pack.nodes.engine.sampling.experts
+        sampling, plan = self.pack.nodes.host.sampling.run, self.pack.nodes.engine.sampling.experts
         guider = sampling.guider(*self.experts, *self.conditioning, plan.Guidance(*guidance), shift, acceleration, boundary)
         return sampling.sample(guider, start, seed, plan.Schedule(solver, steps, shift, denoise))["samples"]
 

@@ -17,18 +17,7 @@ from pydantic import BaseModel
 from ..engine.fetch.addresses import AddressRefused, check_url
 from . import contract
 from .contract import APP, ENDPOINT, MAX_BODY_BYTES, METHODS, QUEUE, Cancellation, TextToVideoInput
-from .errors import (
-    ApiError,
-    BadRequest,
-    Cancelled,
-    Detail,
-    InternalError,
-    InvalidRequest,
-    NotFound,
-    PayloadTooLarge,
-    StillInProgress,
-    Unauthorized,
-)
+from .errors import ApiError, BadRequest, Cancelled, Detail, InternalError, InvalidRequest, NotFound, PayloadTooLarge, StillInProgress, Unauthorized
 from .jobs import COMPLETED, IN_QUEUE, Job
 from .openapi import document
 from .settings import Settings

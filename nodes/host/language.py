@@ -19,8 +19,8 @@ import torch
 from ..engine.prompt.chats import FORMATS, chat_text, without
 from ..engine.prompt.endpoint import Endpoint
 from ..engine.prompt.expansion import Expansion, ExpansionFailed, LanguageModel, Request, expand
-from .memory import is_out_of_memory, on_device
-from .pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
+from .models.memory import is_out_of_memory, on_device
+from .models.pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
 from .settings import endpoint
 
 FOLDER = "LLM"

@@ -15,10 +15,10 @@ from ..engine.model_files import missing_file
 from ..engine.safety.labels import Verdict, unsafe_labels, verdict
 from ..engine.safety.phrases import phrase_list
 from ..engine.safety.stream import Check, Report, UnsafeContent, checked
-from .memory import on_device
 from .messages import counted
-from .pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
-from .video import following, stream_of
+from .models.memory import on_device
+from .models.pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
+from .video.lazy import following, stream_of
 
 FOLDER = "safety"
 PHRASES = "phrase list"

@@ -3,7 +3,7 @@
 import comfy.sd
 
 from ..engine.text.cleaning import MAX_TOKENS, clean, printable, truncate
-from .latents import PROMPT, Conditioning
+from .video.latents import PROMPT, Conditioning
 
 TOKENIZER = "umt5xxl"
 

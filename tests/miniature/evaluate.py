@@ -136,7 +136,7 @@ class Miniature:
         for name in ("diffusion_models", "text_encoders", "vae", "loras"):
             folder_paths.add_model_folder_path(name, str(folder / name), is_default=True)
         self.chosen = chosen
-        models = self.pack.nodes.host.models
+        models = self.pack.nodes.host.models.files
         self.experts = {name: models.load_expert(export.FILES[f"{name}_noise_model"], "default") for name in ("high", "low")}
         self.vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models.model_path("vae", export.FILES["vae_name"]))))
         self.clip = models.load_text_encoder(export.FILES["text_encoder"], "default")
@@ -168,7 +168,7 @@ class Miniature:
         for style, target, scale in setting.loras:
             only = target if target in ("high", "low") else "low" if style == "framed" else "high"
             stack.append(choice(export.LORA.format(style, only), scale, "auto" if target == "auto" and style != "framed" else only))
-        return self.pack.nodes.host.lora.apply(high, low, stack)[:2] if stack else (high, low)
+        return self.pack.nodes.host.models.lora.apply(high, low, stack)[:2] if stack else (high, low)
 
     @torch.inference_mode()
     def latents(self, setting: Setting, count: int | None = None) -> torch.Tensor:
@@ -178,7 +178,7 @@ class Miniature:
         return torch.cat([self._batch(setting, high, low, prompts[first : first + AT_ONCE], first) for first in range(0, len(prompts), AT_ONCE)])
 
     def _batch(self, setting: Setting, high: Any, low: Any, prompts: Sequence[str], seed: int) -> torch.Tensor:
-        plan, sampling, latents = self.pack.nodes.engine.sampling.experts, self.pack.nodes.host.sampling, self.pack.nodes.host.latents
+        plan, sampling, latents = self.pack.nodes.engine.sampling.experts, self.pack.nodes.host.sampling.run, self.pack.nodes.host.video.latents
         for module in self.text_work:
             module.forget()
         empty = latents.empty(self.pack.nodes.engine.video.sizes.Size(SIZE, SIZE), FRAMES)

@@ -107,7 +107,7 @@ def test_the_exported_vae_has_wans_latents_and_shows_the_same_pictures(trained):
 
 def test_the_short_text_states_are_those_of_the_packs_text_encoder(exported, pack):
     name = export.TEXT_ENCODER.format("fp16")
-    clip = pack.nodes.host.models.load_text_encoder(name, "cpu")
+    clip = pack.nodes.host.models.files.load_text_encoder(name, "cpu")
     prompt = scenes.examples(1, 8)[0].caption
     whole = pack.nodes.host.text.encode(clip, prompt)[0][0].float()
     short = text.ShortStates(text.encoder(MICRO.seed), torch.device("cpu")).of([prompt]).float()
@@ -123,7 +123,7 @@ def test_a_loaded_expert_computes_what_was_trained(exported, pack, trained, kind
     states = text.ShortStates(text.encoder(MICRO.seed), torch.device("cpu")).of([example.caption for example in scenes.examples(2, 8)]).float()
     with torch.no_grad():
         wanted = experts.predict(experts.trained_expert(trained, "high"), latent, sigma, states)
-    patcher = pack.nodes.host.models.load_expert(export.EXPERT.format("high", kind), "default")
+    patcher = pack.nodes.host.models.files.load_expert(export.EXPERT.format("high", kind), "default")
     import comfy.model_management
     comfy.model_management.load_models_gpu([patcher])
     full = torch.nn.functional.pad(states, (0, text.WIDTH - text.USED, 0, text.TOKENS - text.LONGEST))

@@ -33,7 +33,7 @@ def experts(pack: ModuleType, models: Path, weights: tuple[tiny_weights.Weights,
     files = [models / "diffusion_models" / f"float32_{side}.safetensors" for side in ("high", "low")]
     for file, tensors in zip(files, weights, strict=True):
         save_file(tensors, file)
-    high, low = (pack.nodes.host.models.load_expert(file.name, "default") for file in files)
+    high, low = (pack.nodes.host.models.files.load_expert(file.name, "default") for file in files)
     yield high, low
     for file in files:
         file.unlink()
@@ -42,7 +42,7 @@ def experts(pack: ModuleType, models: Path, weights: tuple[tiny_weights.Weights,
 @pytest.fixture(scope="session")
 def exact_experts(pack: ModuleType, experts: tuple[Any, Any]) -> tuple[Any, Any]:
     """The same weights in float64."""
-    high, low = (pack.nodes.host.models.load_expert(f"float32_{side}.safetensors", "default") for side in ("high", "low"))
+    high, low = (pack.nodes.host.models.files.load_expert(f"float32_{side}.safetensors", "default") for side in ("high", "low"))
     for expert in (high, low):
         expert.model.double()
         expert.model.diffusion_model.dtype = torch.float64

@@ -13,7 +13,7 @@ from sampling_runs import SHAPE
 def calibrate(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple, guidance: tuple[float, float] = (3.5, 4.0)) -> Any:
     plan = pack.nodes.engine.sampling.experts
     positive, negative = ([[prompt[None], {}]] for prompt in prompts)
-    calibration = importlib.import_module(f"{pack.__name__}.nodes.host.calibration")
+    calibration = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.calibration")
     return calibration.calibrate(*experts, positive, negative, plan.Guidance(*guidance), {"samples": torch.zeros(SHAPE)}, 1,
                                  plan.Schedule("unipc", 20, 8.0), 0.875)
 

@@ -51,7 +51,7 @@ def core_decoded(vae: Any, samples: torch.Tensor) -> torch.Tensor:
 
 
 def pulled(pack: ModuleType, vae: Any, samples: torch.Tensor, **extra: Any) -> torch.Tensor:
-    video = pack.nodes.host.decoding.decode({"samples": samples, **extra}, vae, 16)
+    video = pack.nodes.host.video.decoding.decode({"samples": samples, **extra}, vae, 16)
     return torch.cat(list(video.stream.pull()))
 
 
@@ -67,21 +67,21 @@ def test_a_batch_becomes_one_clip_after_the_other(float64: None, pack: ModuleTyp
 
 
 def test_it_can_be_pulled_again_and_by_two_at_once(pack: ModuleType, vae: Any) -> None:
-    stream = pack.nodes.host.decoding.decode({"samples": LATENT}, vae, 16).stream
+    stream = pack.nodes.host.video.decoding.decode({"samples": LATENT}, vae, 16).stream
     side_by_side = [torch.cat(both) for both in zip(*zip(stream.pull(), stream.pull(), strict=True), strict=True)]
     assert torch.equal(*side_by_side)
 
 
 @pytest.mark.parametrize("asked", [17, 16, 15, 14])
 def test_exactly_the_frames_that_were_asked_for(pack: ModuleType, vae: Any, asked: int) -> None:
-    video = pack.nodes.host.decoding.decode({"samples": LATENT, "wan22_num_frames": asked}, vae, 24)
+    video = pack.nodes.host.video.decoding.decode({"samples": LATENT, "wan22_num_frames": asked}, vae, 24)
     assert (video.get_frame_count(), video.get_frame_rate(), video.get_dimensions()) == (asked, Fraction(24), (80, 48))
     assert len(torch.cat(list(video.stream.pull()))) == asked
 
 
 def test_only_the_next_frames_are_decoded(pack: ModuleType, vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count_calls(monkeypatch, vae)
-    clip = pack.nodes.host.decoding.decode({"samples": LATENT}, vae, 16).stream.pull()
+    clip = pack.nodes.host.video.decoding.decode({"samples": LATENT}, vae, 16).stream.pull()
     assert calls == []
     next(clip)
     assert len(calls) == 1
@@ -116,7 +116,7 @@ def test_out_of_memory_goes_on_in_tiles_without_seams(pack: ModuleType, vae: Any
     tiled = pulled(pack, vae, samples)
     assert calls[-1][-1] == tile
     assert tiled.shape == whole.shape
-    cut = pack.nodes.host.vae.windows(height, width, tile, tile // 4)
+    cut = pack.nodes.host.video.vae.windows(height, width, tile, tile // 4)
     for side, edges in ((1, {edge for window in cut for edge in (window.top, window.bottom)} - {0, height}),
                         (2, {edge for window in cut for edge in (window.left, window.right)} - {0, width})):
         steps = tiled.diff(dim=side).abs().mean(dim=[axis for axis in range(4) if axis != side])
@@ -128,7 +128,7 @@ def test_out_of_memory_goes_on_in_tiles_without_seams(pack: ModuleType, vae: Any
 def test_frames_that_are_out_already_are_not_repeated(pack: ModuleType, vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = smooth_latent(12, 36)
     whole = pulled(pack, vae, samples)
-    clip = pack.nodes.host.decoding.decode({"samples": samples}, vae, 16).stream.pull()
+    clip = pack.nodes.host.video.decoding.decode({"samples": samples}, vae, 16).stream.pull()
     first = next(clip)
     count_calls(monkeypatch, vae, 12 * 32)
     rest = torch.cat(list(clip))
@@ -139,7 +139,7 @@ def test_frames_that_are_out_already_are_not_repeated(pack: ModuleType, vae: Any
 
 def test_memory_that_never_suffices_keeps_the_latent(pack: ModuleType, vae: Any, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count_calls(monkeypatch, vae, 0)
-    with pytest.raises(pack.nodes.host.decoding.DecodingFailed, match=r"no room.*--cpu-vae.*kept as .*\.latent") as failure:
+    with pytest.raises(pack.nodes.host.video.decoding.DecodingFailed, match=r"no room.*--cpu-vae.*kept as .*\.latent") as failure:
         pulled(pack, vae, LATENT)
     (kept,) = input_folder.iterdir()
     assert str(kept) in str(failure.value)
@@ -148,7 +148,7 @@ def test_memory_that_never_suffices_keeps_the_latent(pack: ModuleType, vae: Any,
 
 def test_nan_from_the_vae_is_not_written_as_black(pack: ModuleType, vae: Any, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vae, "process_output", lambda pictures: pictures * math.nan)
-    with pytest.raises(pack.nodes.host.decoding.DecodingFailed, match="NaN.*--fp32-vae.*kept as"):
+    with pytest.raises(pack.nodes.host.video.decoding.DecodingFailed, match="NaN.*--fp32-vae.*kept as"):
         pulled(pack, vae, LATENT)
 
 
@@ -162,7 +162,7 @@ def test_interruption_is_no_failure(pack: ModuleType, vae: Any, input_folder: Pa
 
 def test_a_vae_that_was_unloaded_between_two_frames_is_loaded_again(pack: ModuleType, vae: Any) -> None:
     management = importlib.import_module("comfy.model_management")
-    clip = pack.nodes.host.decoding.decode({"samples": LATENT}, vae, 16).stream.pull()
+    clip = pack.nodes.host.video.decoding.decode({"samples": LATENT}, vae, 16).stream.pull()
     next(clip)
     management.unload_all_models()
     assert vae.patcher not in [loaded.model for loaded in management.current_loaded_models]
@@ -189,7 +189,7 @@ def test_another_vae_decodes_in_its_own_way(pack: ModuleType, vae: Any) -> None:
 ])
 def test_latents_that_do_not_fit_are_refused(pack: ModuleType, vae: Any, samples: torch.Tensor, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        pack.nodes.host.decoding.decode({"samples": samples}, vae, 16)
+        pack.nodes.host.video.decoding.decode({"samples": samples}, vae, 16)
 
 
 def test_another_models_vae_is_refused_before_it_decodes(pack: ModuleType) -> None:
@@ -197,11 +197,11 @@ def test_another_models_vae_is_refused_before_it_decodes(pack: ModuleType) -> No
         latent_channels = 48
 
     with pytest.raises(ValueError, match="this VAE has 48 latent channels.*wan_2.1_vae.safetensors"):
-        pack.nodes.host.decoding.decode({"samples": LATENT}, OtherVAE(), 16)
+        pack.nodes.host.video.decoding.decode({"samples": LATENT}, OtherVAE(), 16)
 
 
 @pytest.mark.parametrize("rate", [3, 61])
 def test_rates_out_of_range_are_refused(pack: ModuleType, vae: Any, rate: int) -> None:
-    decode: Callable[..., Any] = pack.nodes.host.decoding.decode
+    decode: Callable[..., Any] = pack.nodes.host.video.decoding.decode
     with pytest.raises(ValueError, match=f"frames_per_second is {rate}; it must be between 4 and 60"):
         decode({"samples": LATENT}, vae, rate)

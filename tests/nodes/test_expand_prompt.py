@@ -117,7 +117,7 @@ def test_a_cut_file_is_told(language: ModuleType, request_for, find_models, tmp_
 
 def test_umt5_is_no_writer(pack: ModuleType, language: ModuleType) -> None:
     import tiny_weights
-    clip = pack.nodes.host.models.load_text_encoder(tiny_weights.TEXT_ENCODER, "default")
+    clip = pack.nodes.host.models.files.load_text_encoder(tiny_weights.TEXT_ENCODER, "default")
     with pytest.raises(ValueError, match="cannot write"):
         language.language_model("clip", clip)
     with pytest.raises(ValueError, match="no CLIP is connected"):

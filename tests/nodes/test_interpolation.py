@@ -24,7 +24,7 @@ Build = Callable[..., Prompt]
 
 @pytest.fixture(scope="module")
 def host(pack: ModuleType) -> Any:
-    return pack.nodes.host.interpolation
+    return pack.nodes.host.video.interpolation
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +89,14 @@ def test_nothing_is_computed_before_a_frame_is_pulled_and_then_one_pair(host: An
             yield torch.full((1, 64, 64, 3), index / 50)
 
     stream = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.frames").FrameStream(64, 64, 50, Fraction(16), source)
-    made = host.interpolated(pack.nodes.host.video.LazyVideo(stream), rife, 1, True, 0.5).stream.pull()
+    made = host.interpolated(pack.nodes.host.video.lazy.LazyVideo(stream), rife, 1, True, 0.5).stream.pull()
     assert pulled == []
     next(made), next(made)
     assert len(pulled) == 2
 
 
 def test_the_latent_stays_known_for_when_writing_fails(host: Any, rife: Any, pack: ModuleType, scene: Any) -> None:
-    lazy = pack.nodes.host.video.LazyVideo(pack.nodes.host.video.stream_of(scene), lambda: Path("kept.latent"))
+    lazy = pack.nodes.host.video.lazy.LazyVideo(pack.nodes.host.video.lazy.stream_of(scene), lambda: Path("kept.latent"))
     assert host.interpolated(lazy, rife, 1, True, 0.5).keep_latent() == Path("kept.latent")
 
 

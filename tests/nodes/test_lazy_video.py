@@ -39,7 +39,7 @@ def frames(pack: ModuleType) -> ModuleType:
 @pytest.fixture
 def lazy(pack: ModuleType, frames: ModuleType) -> Any:
     stream = frames.FrameStream(48, 32, 20, Fraction(10), Counting(), frames.Audio(TONE, 10000))
-    return pack.nodes.host.video.LazyVideo(stream)
+    return pack.nodes.host.video.lazy.LazyVideo(stream)
 
 
 def test_questions_about_it_pull_no_frame(lazy: Any) -> None:
@@ -102,7 +102,7 @@ def files(pack: ModuleType, lazy: Any, tmp_path: Path) -> Any:
 
 
 def test_a_file_is_streamed_and_equals_what_core_reads(pack: ModuleType, files: Any) -> None:
-    stream = pack.nodes.host.video.stream_of(files)
+    stream = pack.nodes.host.video.lazy.stream_of(files)
     core = files.get_components()
     chunks = list(stream.pull())
     assert max(map(len, chunks)) <= 8
@@ -119,13 +119,13 @@ def test_containers_without_a_frame_count_are_counted(pack: ModuleType, lazy: An
     write, formats = importlib.import_module(f"{engine}.write"), importlib.import_module(f"{engine}.formats")
     video_format = formats.VideoFormat("low", "fast", "vp9", container)
     path = tmp_path / f"clip.{container}"
-    write.write_file(write.PartFile(path), pack.nodes.host.video.levels(lazy.stream, video_format), lazy.stream, video_format, {})
-    assert pack.nodes.host.video.stream_of(InputImpl.VideoFromFile(str(path))).count == 20
+    write.write_file(write.PartFile(path), pack.nodes.host.video.lazy.levels(lazy.stream, video_format), lazy.stream, video_format, {})
+    assert pack.nodes.host.video.lazy.stream_of(InputImpl.VideoFromFile(str(path))).count == 20
 
 
 def test_a_buffer_can_be_pulled_by_two_at_once(pack: ModuleType, files: Any, tmp_path: Path) -> None:
     from comfy_api.latest import InputImpl
-    stream = pack.nodes.host.video.stream_of(InputImpl.VideoFromFile(io.BytesIO((tmp_path / "clip.mp4").read_bytes())))
+    stream = pack.nodes.host.video.lazy.stream_of(InputImpl.VideoFromFile(io.BytesIO((tmp_path / "clip.mp4").read_bytes())))
     for one, other in zip(stream.pull(), stream.pull(), strict=True):
         assert torch.equal(one, other)
 
@@ -134,7 +134,7 @@ def test_a_trimmed_file_keeps_its_trim(pack: ModuleType, files: Any) -> None:
     if not hasattr(files, "as_trimmed"):
         pytest.skip("this ComfyUI cannot trim files")
     trimmed = files.as_trimmed(1.0, 0.5, False)
-    stream = pack.nodes.host.video.stream_of(trimmed)
+    stream = pack.nodes.host.video.lazy.stream_of(trimmed)
     assert sum(map(len, stream.pull())) == stream.count == 5
 
 
@@ -143,4 +143,4 @@ def test_a_trimmed_file_keeps_its_trim(pack: ModuleType, files: Any) -> None:
 def test_rates_that_core_makes_of_floats_become_exact(pack: ModuleType, fps: float, rate: Fraction) -> None:
     from comfy_api.latest import InputImpl, Types
     clip = InputImpl.VideoFromComponents(Types.VideoComponents(images=NUMBERED, audio=None, frame_rate=Fraction(fps)))
-    assert pack.nodes.host.video.stream_of(clip).rate == rate
+    assert pack.nodes.host.video.lazy.stream_of(clip).rate == rate

@@ -22,7 +22,7 @@ QUERY = "diffusion_model.blocks.0.self_attn.q"
 
 @pytest.fixture(scope="module")
 def host(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.lora")
+    return importlib.import_module(f"{pack.__name__}.nodes.host.models.lora")
 
 
 @pytest.fixture(scope="module")

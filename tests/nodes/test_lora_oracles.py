@@ -35,7 +35,7 @@ def apply(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exp
     import folder_paths
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
     folder_paths.filename_list_cache.pop("loras", None)
-    host = importlib.import_module(f"{pack.__name__}.nodes.host.lora")
+    host = importlib.import_module(f"{pack.__name__}.nodes.host.models.lora")
     routing = importlib.import_module(f"{pack.__name__}.nodes.engine.lora.routing")
 
     def run(tensors: lora_files.Tensors, metadata: dict[str, str] | None = None) -> torch.Tensor:

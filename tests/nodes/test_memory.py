@@ -29,12 +29,12 @@ class Ledger:
 @pytest.fixture
 def ledger(pack: ModuleType, experts: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> Ledger:
     import comfy.model_management
-    clip = pack.nodes.host.models.load_text_encoder(tiny_weights.TEXT_ENCODER, "default")
+    clip = pack.nodes.host.models.files.load_text_encoder(tiny_weights.TEXT_ENCODER, "default")
     comfy.model_management.unload_all_models()
     comfy.model_management.load_models_gpu([clip.patcher, *experts])
     names = {id(clip.patcher.model): "text encoder", id(experts[0].model): "high", id(experts[1].model): "low"}
     made = Ledger(names, clip)
-    monkeypatch.setattr(pack.nodes.host.memory, "shares_memory", lambda device: False)
+    monkeypatch.setattr(pack.nodes.host.models.memory, "shares_memory", lambda device: False)
     monkeypatch.setattr(comfy.model_management, "free_memory", made.free_memory)
     return made
 
@@ -58,7 +58,7 @@ def test_only_the_experts_with_steps_claim_memory(ledger: Ledger, sample: Sample
 
 
 def test_one_model_in_both_slots_never_leaves(ledger: Ledger, pack: ModuleType, experts: tuple[Any, Any], prompts: tuple) -> None:
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
     positive, negative = ([[prompt[None], {}]] for prompt in prompts)
     guider = sampling.guider(experts[0], experts[0], positive, negative, plan.Guidance(3.5, 4.0), 5.0, "none", 0.875)
     sampling.sample(guider, {"samples": torch.zeros(1, 16, 2, 4, 4)}, 1, plan.Schedule("unipc", 4, 5.0))

@@ -27,7 +27,7 @@ def lora() -> tiny_weights.Weights:
 @pytest.fixture(scope="module")
 def run(pack: ModuleType) -> Callable[..., torch.Tensor]:
     def sample(high: Any, low: Any, positive: Any, negative: Any, steps: int = 4, acceleration: str = "none") -> torch.Tensor:
-        sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+        sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
         guider = sampling.guider(high, low, positive, negative, plan.Guidance(*GUIDED), 5.0, acceleration, 0.875)
         return sampling.sample(guider, {"samples": torch.zeros(SHAPE)}, 1, plan.Schedule("unipc", steps, 5.0))["samples"]
 
@@ -103,7 +103,7 @@ def stored(request: pytest.FixtureRequest, pack: ModuleType, models: Path) -> It
             {name: tensor.to(getattr(torch, request.param)) for name, tensor in weights.items()}
         files.append(models / "diffusion_models" / f"{request.param}_{side}.safetensors")
         save_file(kept, files[-1])
-    yield [pack.nodes.host.models.load_expert(file.name, "default") for file in files]
+    yield [pack.nodes.host.models.files.load_expert(file.name, "default") for file in files]
     for file in files:
         file.unlink()
 

@@ -43,7 +43,7 @@ def clip(pack: ModuleType, red_from: int | None = None, count: int = 24) -> Any:
     if red_from is not None:
         frames[red_from:] = torch.tensor([1.0, 0.0, 0.0])
     stream = pack.nodes.engine.frames.FrameStream(48, 32, count, Fraction(16), lambda: iter(frames.split(1)))
-    return pack.nodes.host.video.LazyVideo(stream, prompt="a fox")
+    return pack.nodes.host.video.lazy.LazyVideo(stream, prompt="a fox")
 
 
 def checked(safety: ModuleType, video: Any, action: str = "stop", threshold: float = 0.5, reports: list | None = None) -> Any:

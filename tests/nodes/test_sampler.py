@@ -87,7 +87,7 @@ def test_the_pieces_apart_give_the_same_bits(pack: ModuleType, experts: tuple[An
 def test_core_samplers_follow_the_boundary_too(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], calls: list,
                                                name: str) -> None:
     import comfy.samplers
-    guider = pack.nodes.host.sampling.guider(*experts, *conditioning, pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0), 5.0, "regular", 0.875)
+    guider = pack.nodes.host.sampling.run.guider(*experts, *conditioning, pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0), 5.0, "regular", 0.875)
     sigmas = torch.tensor([1.0, 0.93, 0.88, 0.84, 0.5, 0.0])
     result = guider.sample(noise(), torch.zeros(SHAPE), comfy.samplers.sampler_object(name), sigmas, seed=1)
     assert result.isfinite().all()
@@ -112,7 +112,7 @@ def test_the_network_sees_the_official_whole_timesteps(sample: Sample, calls: li
 
 def test_the_negative_prompt_is_only_needed_for_guidance(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
                                                          sample: Sample) -> None:
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
 
     def run(guidance: tuple[float, float]) -> torch.Tensor:
         guider = sampling.guider(*experts, conditioning[0], None, plan.Guidance(*guidance), 5.0, "none", 0.875)
@@ -127,7 +127,7 @@ def test_the_negative_prompt_is_only_needed_for_guidance(pack: ModuleType, exper
 def test_an_expert_without_steps_is_not_loaded(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch, experts: tuple[Any, Any],
                                                boundary: float, used: set[str]) -> None:
     loaded: list[str] = []
-    expert_class = pack.nodes.host.experts.Expert
+    expert_class = pack.nodes.host.sampling.guider.Expert
     original = expert_class.load
 
     def load(self: Any, run: Any) -> None:
@@ -148,7 +148,7 @@ def test_a_batch_is_its_single_latents(exact_sample: Sample) -> None:
 
 def test_denoise_stays_near_the_latent_it_starts_from(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
                                                       sample: Sample) -> None:
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
     start = experts[0].model.process_latent_out(sample("unipc", 12, 5.0, (1.0, 1.0), 0.875))
     distance = []
     for denoise in (0.05, 0.4, 1.0):
@@ -171,7 +171,7 @@ def test_a_noise_mask_keeps_what_it_covers(exact_sample: Sample) -> None:
 
 def test_latents_keep_what_travels_with_them_and_lose_the_hints_of_newer_cores(pack: ModuleType, experts: tuple[Any, Any],
                                                                                conditioning: tuple[Any, Any]) -> None:
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
     guider = sampling.guider(*experts, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
     latent: dict[str, Any] = {"samples": torch.zeros(SHAPE), "wan22_num_frames": 10, "downscale_ratio_spacial": 8, "downscale_ratio_temporal": 4}
     result = sampling.sample(guider, latent, 1, plan.Schedule("unipc", 1, 5.0))
@@ -233,7 +233,7 @@ def test_skipped_steps_run_no_block(sample: Sample, experts: tuple[Any, Any], ac
 
 def test_a_cache_that_skips_nothing_changes_no_bit(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block patches are in place for every step, but the plan lets no step skip: the result is that of `none`."""
-    cache = pack.nodes.host.acceleration.BlockCache
+    cache = pack.nodes.host.sampling.acceleration.BlockCache
     original = cache.patched
     monkeypatch.setattr(cache, "patched", lambda self, options, skip: original(self, options, skip=False))
     assert torch.equal(sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration="regular"), sample("unipc", 12, 5.0, (3.5, 4.0), 0.875))
@@ -280,7 +280,7 @@ def test_block_patches_of_other_packs_keep_working(sample: Sample, experts: tupl
 def test_boundaries_outside_the_range_are_refused(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], bad: float) -> None:
     guidance = pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0)
     with pytest.raises(ValueError, match="boundary is"):
-        pack.nodes.host.sampling.guider(*experts, *conditioning, guidance, 5.0, "none", bad)
+        pack.nodes.host.sampling.run.guider(*experts, *conditioning, guidance, 5.0, "none", bad)
 
 
 def test_wrappers_of_both_experts_run_around_the_whole_run(sample: Sample, experts: tuple[Any, Any]) -> None:
@@ -326,7 +326,7 @@ def test_the_published_sigmas_hold_every_level_the_network_is_told(pack: ModuleT
 def test_context_windows_run_with_the_official_solver(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any]) -> None:
     """Windows evaluate one prompt several times in a step, so that acceleration must step aside."""
     context_windows = importlib.import_module("comfy.context_windows")
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
     windowed = []
     for expert in experts:
         clone = expert.clone()
@@ -359,7 +359,7 @@ def test_post_cfg_functions_run_once_per_step_on_their_expert(sample: Sample, ex
 
 def test_a_mask_function_of_the_model_is_used(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any]) -> None:
     """As differential diffusion sets it."""
-    sampling, plan = pack.nodes.host.sampling, pack.nodes.engine.sampling.experts
+    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
     levels: list[float] = []
 
     def noted(sigma: torch.Tensor, mask: torch.Tensor, extra_options: dict[str, Any]) -> torch.Tensor:
@@ -376,7 +376,7 @@ def test_a_mask_function_of_the_model_is_used(pack: ModuleType, experts: tuple[A
 
 def test_running_out_of_memory_turns_acceleration_off_and_goes_on(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
-    cache = pack.nodes.host.acceleration.BlockCache
+    cache = pack.nodes.host.sampling.acceleration.BlockCache
     original, tries = cache._keep, []
 
     def keep(self: Any, *args: Any) -> None:
@@ -394,4 +394,4 @@ def test_other_wan_models_are_named(pack: ModuleType, experts: tuple[Any, Any], 
     monkeypatch.setitem(experts[1].model.model_config.unet_config, "model_type", "vace")
     guidance = pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0)
     with pytest.raises(ValueError, match="low_noise is a Wan vace model"):
-        pack.nodes.host.sampling.guider(*experts, *conditioning, guidance, 5.0, "none", 0.875)
+        pack.nodes.host.sampling.run.guider(*experts, *conditioning, guidance, 5.0, "none", 0.875)

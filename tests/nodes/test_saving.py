@@ -44,11 +44,11 @@ def formats(pack: ModuleType) -> ModuleType:
 def lazy(pack: ModuleType) -> Any:
     frames = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.frames")
     stream = frames.FrameStream(48, 32, 20, Fraction(10), lambda: frames.chunks(NUMBERED), frames.Audio(RISING, 48000))
-    return pack.nodes.host.video.LazyVideo(stream, lambda: pack.nodes.host.decoding.kept_latent(torch.zeros(1, 16, 2, 4, 4)))
+    return pack.nodes.host.video.lazy.LazyVideo(stream, lambda: pack.nodes.host.video.decoding.kept_latent(torch.zeros(1, 16, 2, 4, 4)))
 
 
 def save(pack: ModuleType, formats: ModuleType, video: Any, prefix: str = "video/clip", reverse: bool = False) -> Any:
-    return pack.nodes.host.saving.save(video, prefix, formats.VideoFormat("maximum", "fast"), reverse, {})
+    return pack.nodes.host.video.saving.save(video, prefix, formats.VideoFormat("maximum", "fast"), reverse, {})
 
 
 def loudness(path: Path) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_and_the_latent_kept(pack: ModuleType, formats: Modu
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pack.nodes.engine.video.write.VideoTrack, "encode", full)
-    with pytest.raises(pack.nodes.host.saving.WritingFailed, match=r"No space left.*Make room in .*output.*kept as .*\.latent"):
+    with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match=r"No space left.*Make room in .*output.*kept as .*\.latent"):
         save(pack, formats, lazy)
     assert list((folders / "output").rglob("*.*")) == []
     assert len(list((folders / "input").iterdir())) == 1
@@ -110,11 +110,11 @@ def test_a_disk_that_fills_up_at_any_time_leaves_no_broken_file(pack: ModuleType
     """The operating system refuses to write on, with the encoder and the muxer as they are; the latent is smaller than the limit."""
     import resource
     noise = torch.rand(20, 128, 128, 3)
-    lazy = pack.nodes.host.video.LazyVideo(replace(lazy.stream, width=128, height=128, pull=lambda: iter([noise])), lazy.keep_latent)
+    lazy = pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, width=128, height=128, pull=lambda: iter([noise])), lazy.keep_latent)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(pack.nodes.host.saving.WritingFailed, match=r"Make room in .*output.*The latent"):
+        with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match=r"Make room in .*output.*The latent"):
             save(pack, formats, lazy)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -129,8 +129,8 @@ def test_frames_that_fail_keep_the_latent_and_advise_no_room(pack: ModuleType, f
         yield NUMBERED[:4]
         raise error
 
-    broken = pack.nodes.host.video.LazyVideo(replace(lazy.stream, pull=failing), lazy.keep_latent)
-    with pytest.raises(pack.nodes.host.saving.WritingFailed, match=f"{error}.*kept as") as failure:
+    broken = pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, pull=failing), lazy.keep_latent)
+    with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match=f"{error}.*kept as") as failure:
         save(pack, formats, broken)
     assert "Make room" not in str(failure.value)
     assert list((folders / "output").rglob("*.*")) == []
@@ -143,7 +143,7 @@ def test_writing_backwards_can_be_interrupted_after_the_last_frame_was_made(pack
         yield from NUMBERED.split(4)
         comfy.model_management.interrupt_current_processing()
 
-    stopped = pack.nodes.host.video.LazyVideo(replace(lazy.stream, pull=interrupted_at_the_end), lazy.keep_latent)
+    stopped = pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, pull=interrupted_at_the_end), lazy.keep_latent)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         save(pack, formats, stopped, reverse=True)
     assert list(folders.rglob("*.*")) == []
@@ -155,17 +155,17 @@ def test_backwards_sound_belongs_to_the_same_frames(pack: ModuleType, formats: M
     click = torch.zeros(1, int(48000 * seconds))
     click[:, 24000:24480] = 1
     stream = replace(lazy.stream, audio=replace(lazy.stream.audio, waveform=click))
-    saved = save(pack, formats, pack.nodes.host.video.LazyVideo(stream), reverse=True)
+    saved = save(pack, formats, pack.nodes.host.video.lazy.LazyVideo(stream), reverse=True)
     heard = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.read").audio(str(saved.path)).waveform[0]
     assert int(heard.abs().argmax()) / 48000 == pytest.approx(1.5, abs=0.06)
 
 
 def test_nothing_about_the_workflow_is_written_under_disable_metadata(pack: ModuleType, lazy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.cli_args
-    video = pack.nodes.host.video.LazyVideo(lazy.stream, prompt="a fox")
-    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}, video) == {"comment": "a fox", "workflow": {}, "prompt": {"1": {}}}
+    video = pack.nodes.host.video.lazy.LazyVideo(lazy.stream, prompt="a fox")
+    assert pack.nodes.host.video.saving.metadata({"1": {}}, {"workflow": {}}, video) == {"comment": "a fox", "workflow": {}, "prompt": {"1": {}}}
     monkeypatch.setattr(comfy.cli_args.args, "disable_metadata", True)
-    assert pack.nodes.host.saving.metadata({"1": {}}, {"workflow": {}}, video) == {}
+    assert pack.nodes.host.video.saving.metadata({"1": {}}, {"workflow": {}}, video) == {}
 
 
 def test_a_spool_without_room_names_the_temp_folder(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any,
@@ -174,26 +174,26 @@ def test_a_spool_without_room_names_the_temp_folder(pack: ModuleType, formats: M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
-    with pytest.raises(pack.nodes.host.saving.WritingFailed, match=f"No space left.*{folders / 'temp'}"):
+    with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match=f"No space left.*{folders / 'temp'}"):
         save(pack, formats, lazy, reverse=True)
     assert list((folders / "output").rglob("*.*")) == []
 
 
 def test_an_unwritable_folder_is_told(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any) -> None:
     (folders / "output" / "video").touch()  # a file where the folder should be
-    with pytest.raises(pack.nodes.host.saving.WritingFailed, match="could not be written.*make them writable.*kept as"):
+    with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match="could not be written.*make them writable.*kept as"):
         save(pack, formats, lazy)
 
 
 @pytest.mark.parametrize("prefix", ["", "  ", "video/", "../clip", "/tmp/clip", "video/../../clip"])
 def test_prefixes_that_name_no_file_below_the_output_folder_are_refused(pack: ModuleType, folders: Path, prefix: str) -> None:
     with pytest.raises(ValueError, match="filename_prefix is"):
-        pack.nodes.host.saving.check_prefix(prefix)
+        pack.nodes.host.video.saving.check_prefix(prefix)
 
 
 def test_an_empty_video_is_refused(pack: ModuleType, formats: ModuleType, folders: Path) -> None:
     from comfy_api.latest import InputImpl, Types
     empty = InputImpl.VideoFromComponents(Types.VideoComponents(images=torch.zeros(0, 32, 48, 3), audio=None, frame_rate=Fraction(8)))
-    with pytest.raises(pack.nodes.host.saving.WritingFailed, match="has no frames"):
+    with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match="has no frames"):
         save(pack, formats, empty)
     assert list((folders / "output").rglob("*.*")) == []

@@ -37,7 +37,7 @@ def loaded(request: pytest.FixtureRequest, pack: ModuleType, models: Path, weigh
     """The CLIP of a file in one of the formats users have, and the name of that format."""
     file = models / "text_encoders" / f"{request.param}.safetensors"
     save_file(stored_as(weights, request.param), file)
-    yield pack.nodes.host.models.load_text_encoder(file.name, "cpu"), request.param
+    yield pack.nodes.host.models.files.load_text_encoder(file.name, "cpu"), request.param
     file.unlink()
 
 

@@ -6,9 +6,10 @@ import folder_paths
 
 from ...engine.model_files import DOWNLOADS, missing_file
 from ...engine.pairs import likely_pair
-from ...host import interpolation, safety
+from ...host import safety
 from ...host.language import language_model_names
-from ...host.models import model_names
+from ...host.models.files import model_names
+from ...host.video import interpolation
 from ..settings import Models
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import folder_paths
 
-from ...host import http
+from ...host import routes
 from ...host.messages import log
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def _register() -> None:
         return
     app = App(settings, LocalService(settings))
     for path in ("/fal-ai/{path:.*}", f"{QUEUE}/fal-ai/{{path:.*}}", PROXY):
-        http.serve("*", path, app.answer)
-    http.serve("GET", OPENAPI, app.show_openapi)
+        routes.serve("*", path, app.answer)
+    routes.serve("GET", OPENAPI, app.show_openapi)
     log.info("[Wan 2.2] API: POST /%s, for %s", ENDPOINT, "who sends a key" if settings.keys else "programs on this machine")
     for sentence in missing_models(chosen_models(settings.models)):
         log.warning("[Wan 2.2] API: %s", sentence)

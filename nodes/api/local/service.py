@@ -9,9 +9,9 @@ from ...engine.fetch.download import Downloader
 from ...engine.fetch.rules import DownloadFailed, DownloadRefused
 from ...engine.fetch.sources import LocalFile, LoRASource, local_file, lora_source
 from ...engine.fetch.webhooks import deliver
-from ...host import interpolation
 from ...host.messages import log
-from ...host.models import model_names
+from ...host.models.files import model_names
+from ...host.video import interpolation
 from ..blueprint import Blueprint
 from ..contract import LoRAWeight, TextToVideoInput
 from ..errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, ModelsMissing, NotFound, QueueFull, Restarted

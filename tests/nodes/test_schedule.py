@@ -112,4 +112,4 @@ def test_wrong_values_are_refused_in_words(server: ComfyUI, change: dict[str, An
 def test_without_a_server_nothing_is_registered(pack: ModuleType) -> None:
     import server as comfyui_server
     assert getattr(comfyui_server.PromptServer, "instance", None) is None
-    pack.nodes.routes.register()
+    pack.nodes.schedule.register()

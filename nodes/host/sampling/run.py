@@ -9,13 +9,13 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ..engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
-from ..engine.sampling.schedules import TRAIN_TIMESTEPS
-from ..engine.sampling.solvers import Solver, solver_named
-from .experts import ExpertPairGuider
-from .latents import Latent
-from .memory import Model
-from .messages import log
+from ...engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
+from ...engine.sampling.schedules import TRAIN_TIMESTEPS
+from ...engine.sampling.solvers import Solver, solver_named
+from ..messages import log
+from ..models.memory import Model
+from ..video.latents import Latent
+from .guider import ExpertPairGuider
 
 
 class FlowSampler(comfy.samplers.Sampler):

@@ -11,13 +11,13 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 
-from ..engine.checkpoints import T2V_CHANNELS
-from ..engine.choices import check_range
-from ..engine.sampling.experts import Guidance, StepPlan, is_high_noise
-from ..engine.sampling.schedules import TRAIN_TIMESTEPS
+from ...engine.checkpoints import T2V_CHANNELS
+from ...engine.choices import check_range
+from ...engine.sampling.experts import Guidance, StepPlan, is_high_noise
+from ...engine.sampling.schedules import TRAIN_TIMESTEPS
+from ..messages import log, show_now
+from ..models.memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
 from .acceleration import BlockCache
-from .memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
-from .messages import log, show_now
 
 TIMESTEP_ROUNDING = 1e-4
 Plan = Callable[[comfy.samplers.Sampler, torch.Tensor], StepPlan]

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from ..engine.sampling.caching import MagnitudeCurve
-from ..engine.sampling.experts import Guidance, Schedule, StepPlan
+from ...engine.sampling.caching import MagnitudeCurve
+from ...engine.sampling.experts import Guidance, Schedule, StepPlan
+from ..models.memory import Model
+from ..video.latents import Latent
 from .acceleration import CONDITIONAL, UNCONDITIONAL, MagnitudeRecorder
-from .experts import ExpertPairGuider
-from .latents import Latent
-from .memory import Model
-from .sampling import plan_for, sample
+from .guider import ExpertPairGuider
+from .run import plan_for, sample
 
 
 class CalibrationGuider(ExpertPairGuider):

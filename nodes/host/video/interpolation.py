@@ -12,17 +12,17 @@ import folder_paths
 import torch
 from comfy_api.latest import Input
 
-from ..engine.checkpoints import safetensors_shapes
-from ..engine.choices import check_range
-from ..engine.frames import FrameStream
-from ..engine.interpolation.archives import read
-from ..engine.interpolation.checkpoints import build, detect
-from ..engine.interpolation.film import Film
-from ..engine.interpolation.rife import Rife
-from ..engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
-from .memory import Model, is_out_of_memory, keep_loaded, on_device, shares_memory
-from .models import SAFETENSORS, model_names, model_path
-from .video import following, stream_of
+from ...engine.checkpoints import safetensors_shapes
+from ...engine.choices import check_range
+from ...engine.frames import FrameStream
+from ...engine.interpolation.archives import read
+from ...engine.interpolation.checkpoints import build, detect
+from ...engine.interpolation.film import Film
+from ...engine.interpolation.rife import Rife
+from ...engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
+from ..models.files import SAFETENSORS, model_names, model_path
+from ..models.memory import Model, is_out_of_memory, keep_loaded, on_device, shares_memory
+from .lazy import following, stream_of
 
 FOLDER = "frame_interpolation"
 OFFICIAL = {"film": "film_net_fp16.safetensors", "rife": "rife_v4.26.safetensors"}

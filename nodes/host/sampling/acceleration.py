@@ -9,8 +9,8 @@ from typing import Any
 import comfy.patcher_extension
 import torch
 
-from ..engine.sampling.caching import magnitude_ratio
-from .messages import log
+from ...engine.sampling.caching import magnitude_ratio
+from ..messages import log
 
 BlockPatch = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 CONDITIONAL, UNCONDITIONAL = 0, 1  # ComfyUI's cond_or_uncond

@@ -6,12 +6,13 @@ from typing import Any
 from aiohttp import web
 
 from .engine.sampling.experts import BOUNDARY, Guidance, Schedule
-from .host import http, sampling
+from .host import routes
+from .host.sampling import run
 
 
 def register() -> None:
     """Add the pack's addresses to the server, once, before it listens: ComfyUI 0.3.75 knows no later moment than the pack's entry point."""
-    http.serve("GET", "/wan22/schedule", show_schedule)
+    routes.serve("GET", "/wan22/schedule", show_schedule)
 
 
 async def show_schedule(request: web.Request) -> web.Response:
@@ -32,7 +33,7 @@ def planned(query: Mapping[str, str]) -> dict[str, Any]:
     guidance = Guidance(_number(query, "guidance_scale"), _number(query, "guidance_scale_2"))
     boundary = _number(query, "boundary", default=BOUNDARY)
     sigmas = schedule.sigmas()
-    plan = sampling.plan_for(sampling.solver(schedule.solver), sigmas, boundary, guidance, _text(query, "acceleration"))
+    plan = run.plan_for(run.solver(schedule.solver), sigmas, boundary, guidance, _text(query, "acceleration"))
     return {
         "sigmas": sigmas.tolist(),
         "experts": ["high" if step.high else "low" for step in plan.steps],

@@ -13,14 +13,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..engine.checkpoints import T2V_CHANNELS
-from ..engine.choices import check_range
-from ..engine.frames import FrameStream, section
-from ..engine.video.sizes import LATENT_STRIDE
+from ...engine.checkpoints import T2V_CHANNELS
+from ...engine.choices import check_range
+from ...engine.frames import FrameStream, section
+from ...engine.video.sizes import LATENT_STRIDE
+from ..models.memory import is_out_of_memory
 from .latents import PROMPT, Latent, frame_count
-from .memory import is_out_of_memory
+from .lazy import LazyVideo
 from .vae import decoded
-from .video import LazyVideo
 
 MIN_RATE, MAX_RATE = 4, 60
 

@@ -10,13 +10,13 @@ import comfy.weight_adapter
 import folder_paths
 import torch
 
-from ..engine.lora.normal_form import LoraError, NormalForm, Part, Shape, normal_form
-from ..engine.lora.read import read_lora
-from ..engine.lora.report import describe
-from ..engine.lora.routing import LoraChoice, Route, other_expert, routes
-from ..engine.model_files import missing_file
+from ...engine.lora.normal_form import LoraError, NormalForm, Part, Shape, normal_form
+from ...engine.lora.read import read_lora
+from ...engine.lora.report import describe
+from ...engine.lora.routing import LoraChoice, Route, other_expert, routes
+from ...engine.model_files import missing_file
+from ..messages import counted
 from .memory import Model
-from .messages import counted
 
 MODEL_PREFIX = "diffusion_model."
 Patch = Any  # a weight adapter, or ("diff", (tensor,))

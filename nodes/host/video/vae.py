@@ -8,11 +8,11 @@ import comfy.model_management
 import comfy.sd
 import torch
 
-from ..engine.frames import chunks
-from ..engine.video.sizes import LATENT_STRIDE
-from ..engine.video.tiles import Window, blend, windows
-from .memory import is_out_of_memory, keep_loaded, on_device
-from .messages import log
+from ...engine.frames import chunks
+from ...engine.video.sizes import LATENT_STRIDE
+from ...engine.video.tiles import Window, blend, windows
+from ..messages import log
+from ..models.memory import is_out_of_memory, keep_loaded, on_device
 
 TILES = (64, 32, 16)  # latent units: 512, 256, 128 pixels
 Cache = list[Any]

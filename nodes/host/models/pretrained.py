@@ -9,7 +9,7 @@ import comfy.model_patcher
 import folder_paths
 import torch
 
-from ..engine.model_files import missing_file
+from ...engine.model_files import missing_file
 from .memory import keep_loaded, unload
 
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")

@@ -5,8 +5,8 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ..engine.checkpoints import T2V_CHANNELS
-from ..engine.video.sizes import LATENT_STRIDE, Size, decoded_frames, latent_frames
+from ...engine.checkpoints import T2V_CHANNELS
+from ...engine.video.sizes import LATENT_STRIDE, Size, decoded_frames, latent_frames
 
 Latent = dict[str, Any]
 Conditioning = list[tuple[Any, dict[str, Any]]]

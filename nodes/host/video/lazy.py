@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from comfy_api.latest import Input, InputImpl, Types
 
-from ..engine.frames import Audio, FrameStream, chunks, gathered, to_levels
-from ..engine.video import read
-from ..engine.video.formats import VideoFormat
-from ..engine.video.write import PartFile, write, write_file
+from ...engine.frames import Audio, FrameStream, chunks, gathered, to_levels
+from ...engine.video import read
+from ...engine.video.formats import VideoFormat
+from ...engine.video.write import PartFile, write, write_file
 
 Chunk = TypeVar("Chunk", torch.Tensor, np.ndarray)
 KeepLatent = Callable[[], Path]

@@ -11,13 +11,13 @@ import comfy.model_management
 import folder_paths
 from comfy_api.latest import Input, InputImpl
 
-from ..engine.frames import FrameStream
-from ..engine.safety.stream import UnsafeContent
-from ..engine.video.formats import VideoFormat
-from ..engine.video.spool import backwards
-from ..engine.video.write import PartFile, remove_stale_parts, write_file
+from ...engine.frames import FrameStream
+from ...engine.safety.stream import UnsafeContent
+from ...engine.video.formats import VideoFormat
+from ...engine.video.spool import backwards
+from ...engine.video.write import PartFile, remove_stale_parts, write_file
 from .decoding import DecodingFailed, where_kept
-from .video import comment, keep_latent_of, levels, stream_of, watched
+from .lazy import comment, keep_latent_of, levels, stream_of, watched
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 

@@ -13,10 +13,10 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ..engine.checkpoints import CheckpointError, Shape, check_t2v_expert, safetensors_shapes, same_content
-from ..engine.choices import check_choice, choose
-from ..engine.model_files import missing_file
-from ..engine.text.umt5 import TOKENIZER_KEY, XXL, UMT5Size, umt5_size
+from ...engine.checkpoints import CheckpointError, Shape, check_t2v_expert, safetensors_shapes, same_content
+from ...engine.choices import check_choice, choose
+from ...engine.model_files import missing_file
+from ...engine.text.umt5 import TOKENIZER_KEY, XXL, UMT5Size, umt5_size
 
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
     "default": {},
