@@ -16,9 +16,9 @@ import trustme
 
 import tiny_pretrained
 import tiny_weights
-from comfyui import ROOT, ComfyUI, import_comfyui, link, prepare_base
+from comfyui import ComfyUI, import_comfyui, link, prepare_base
 from endpoint_client import ALICE, BOB, MOST_WAITING, Customer
-from kept import once
+from npm import installed
 from web_server import TOKEN, Web
 
 HERE = Path(__file__).parent
@@ -171,17 +171,7 @@ def python(environment: dict[str, str]) -> Program:
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
     """A folder, kept in .dev, where node finds fal's JavaScript client."""
-    npm = shutil.which("npm")
-    if shutil.which("node") is None or npm is None:
-        pytest.skip("node or npm is not installed")
-
-    def install(folder: Path) -> None:
-        command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", JAVASCRIPT_CLIENT]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-        if done.returncode:
-            pytest.skip(f"{JAVASCRIPT_CLIENT} cannot be fetched: {done.stderr[-300:]}")
-
-    return once(ROOT / ".dev" / "node" / JAVASCRIPT_CLIENT.rpartition("@")[2], install)
+    return installed(JAVASCRIPT_CLIENT.rpartition("@")[2], "install", JAVASCRIPT_CLIENT)
 
 
 @pytest.fixture(params=["proxy", "middleware"])
