@@ -12,6 +12,10 @@ const STYLE = `display: none; box-sizing: border-box; width: 100%; max-height: $
   overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text; border-radius: 6px;
   background: var(--comfy-input-bg); color: var(--input-text); font: 11px/${LINE}px sans-serif`;
 
+/**
+ * @param {string} text
+ * @param {number} width
+ */
 function heightOf(text, width) {
   if (!text) return 0;
   const columns = Math.max(1, Math.floor((width - SIDES) / CHARACTER));
@@ -19,11 +23,13 @@ function heightOf(text, width) {
   return Math.min(lines, MAX_LINES) * LINE + ABOVE_AND_BELOW;
 }
 
+/** @param {FrontEnd.NewNode} node */
 function addReport(node) {
   const element = document.createElement("div");
   element.className = "wan22-report";
   element.style.cssText = STYLE;
   const height = () => heightOf(element.textContent, node.size[0]);
+  /** @param {string} [text] */
   const say = (text) => {
     element.textContent = text ?? "";
     element.style.display = text ? "block" : "none";
@@ -42,8 +48,9 @@ function addReport(node) {
 
 app.registerExtension({
   name: "Wan22.Report",
+  /** @param {FrontEnd.NewNode} node */
   nodeCreated(node) {
-    if (TALKERS.includes(node.comfyClass)) addReport(node);
-    if (WIDE.includes(node.comfyClass)) node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
+    if (TALKERS.includes(node.comfyClass ?? "")) addReport(node);
+    if (WIDE.includes(node.comfyClass ?? "")) node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   },
 });

@@ -8,33 +8,48 @@ const SETTINGS = ["steps", "guidance_scale", "guidance_scale_2", "shift", "solve
 const SUBGRAPH_INPUT = "-10"; // the front end's id of what a subgraph's inputs come from: a number in some versions, a string in others
 const GAP = 6; // pixels below the plot
 const DELAY = 150; // milliseconds without a change
+/** @type {WeakMap<FrontEnd.Node, Preview>} */
 const previews = new WeakMap(); // of each sampler
 
-// The value that will run: the widget's own, that of a primitive node linked to it, or that of the only node that stands for the subgraph;
-// undefined for any other link.
+/**
+ * The value that will run: the widget's own, that of a primitive node linked to it, or that of the only node that stands for the subgraph;
+ * undefined for any other link.
+ * @param {FrontEnd.Node} node
+ * @param {string} name
+ * @returns {FrontEnd.Value}
+ */
 function valueOf(node, name) {
   const slot = node.inputs?.findIndex((input) => input.widget?.name === name && input.link != null) ?? -1;
-  if (slot < 0) return node.widgets.find((widget) => widget.name === name)?.value;
+  if (slot < 0) return node.widgets?.find((widget) => widget.name === name)?.value;
   const source = node.getInputNode(slot);
   if (source?.type?.startsWith("Primitive")) return source.widgets?.[0]?.value;
   const link = node.getInputLink(slot);
-  if (String(link?.origin_id) !== SUBGRAPH_INPUT) return undefined;
-  const [outside, another] = nodesOf(app.rootGraph ?? app.graph).filter((one) => one.subgraph === node.graph);
-  return outside && !another ? valueOf(outside, node.graph.inputs[link.origin_slot].name) : undefined;
+  const graph = node.graph;
+  if (!link || String(link.origin_id) !== SUBGRAPH_INPUT || !graph || !("inputs" in graph)) return undefined;
+  const [outside, another] = nodesOf(app.rootGraph ?? app.graph).filter((one) => one.subgraph === graph);
+  return outside && !another ? valueOf(outside, graph.inputs[link.origin_slot].name) : undefined;
 }
 
+/**
+ * @param {[string, FrontEnd.Value][]} values
+ * @returns {Promise<import("./schedule_plot.js").Plan>}
+ */
 async function ask(values) {
-  const response = await api.fetchApi(`/wan22/schedule?${new URLSearchParams(values)}`);
+  const query = new URLSearchParams(values.map(([name, value]) => [name, String(value)]));
+  const response = await api.fetchApi(`/wan22/schedule?${query}`);
   if (response.ok) return response.json();
   const answer = await response.json().catch(() => ({}));
   throw new Error(answer.error ?? "The server does not know the schedule: restart ComfyUI.");
 }
 
 class Preview {
+  /** @param {FrontEnd.Node} node */
   constructor(node) {
     this.node = node;
     this.plot = new SchedulePlot();
     this.asked = "";
+    /** @type {number | undefined} */
+    this.timer = undefined;
   }
 
   soon = () => {
@@ -44,6 +59,7 @@ class Preview {
 
   async update() {
     this.takePlace();
+    /** @type {[string, FrontEnd.Value][]} */
     const values = SETTINGS.map((name) => [name, valueOf(this.node, name)]);
     const asked = JSON.stringify(values);
     if (asked === this.asked) return;
@@ -56,7 +72,7 @@ class Preview {
     } catch (error) {
       if (this.asked !== asked) return;
       this.asked = "";
-      this.plot.say(error.message);
+      this.plot.say(error instanceof Error ? error.message : String(error));
     }
   }
 
@@ -67,12 +83,18 @@ class Preview {
   }
 }
 
-// As core's own text boxes do: on the classic canvas an element keeps the wheel to itself.
+/**
+ * As core's own text boxes do: on the classic canvas an element keeps the wheel to itself.
+ * @param {WheelEvent} event
+ */
 function zoomOverIt(event) {
   if (!window.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event);
 }
 
-// Where another widget follows the plot, the saved values would have a hole.
+/**
+ * Where another widget follows the plot, the saved values would have a hole.
+ * @param {FrontEnd.SavedNode} saved
+ */
 function leaveNoGap(saved) {
   saved.widgets_values = saved.widgets_values?.filter(() => true);
 }
@@ -82,11 +104,12 @@ app.registerExtension({
   setup() {
     forEachNodeOn("graphChanged", (node) => previews.get(node)?.soon());
   },
+  /** @param {FrontEnd.NewNode} node */
   nodeCreated(node) {
     if (node.comfyClass !== "Wan22Sampler") return;
     const preview = new Preview(node);
     previews.set(node, preview);
-    node.widgets.filter((widget) => SETTINGS.includes(widget.name)).forEach((widget) => chain(widget, "callback", preview.soon));
+    node.widgets?.filter((widget) => SETTINGS.includes(widget.name)).forEach((widget) => chain(widget, "callback", preview.soon));
     chain(node, "onConfigure", preview.soon);
     chain(node, "onConnectionsChange", preview.soon);
     chain(node, "onSerialize", leaveNoGap);

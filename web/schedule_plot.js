@@ -1,24 +1,37 @@
 // The picture of a schedule: a bar per step, as high as its sigma, in the colour of its expert, faded where the step is skipped.
 const SVG = "http://www.w3.org/2000/svg";
+const EXPERTS = /** @type {const} */ (["high", "low"]);
+/** @typedef {{ text: string, experts: (typeof EXPERTS)[number][], sigmas: number[], calls: number[], all_calls: number, boundary: number }} Plan */
 const COLOURS = { high: "#e08a1e", low: "#4a90d9" };
 
 export const HEIGHT = 86; // pixels
 
+/**
+ * @template {keyof SVGElementTagNameMap} Name
+ * @param {Name} name
+ * @param {Record<string, string | number>} attributes
+ * @param {Node[]} children
+ */
 function shape(name, attributes, ...children) {
   const element = document.createElementNS(SVG, name);
-  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, String(value)));
   element.append(...children);
   return element;
 }
 
+/**
+ * @param {Plan} plan
+ * @param {number} step
+ */
 function bar({ sigmas, experts, calls }, step) {
   const skipped = calls[step] === 0;
   const element = shape("rect", { x: step + 0.1, width: 0.8, y: 0, height: sigmas[step], fill: COLOURS[experts[step]] });
-  element.setAttribute("fill-opacity", skipped ? 0.3 : 1);
+  element.setAttribute("fill-opacity", skipped ? "0.3" : "1");
   Object.assign(element.dataset, { expert: experts[step], skipped });
   return element;
 }
 
+/** @param {Plan} plan */
 function boundaryLine({ boundary, experts }) {
   return shape("line", {
     x1: 0, x2: experts.length, y1: boundary, y2: boundary,
@@ -26,6 +39,10 @@ function boundaryLine({ boundary, experts }) {
   });
 }
 
+/**
+ * @param {string} words
+ * @param {string} [colour]
+ */
 function text(words, colour) {
   const element = document.createElement("span");
   element.textContent = words;
@@ -33,9 +50,10 @@ function text(words, colour) {
   return element;
 }
 
+/** @param {Plan} plan */
 function legend({ experts, calls, all_calls }) {
-  const parts = ["high", "low"].map((expert) => [expert, experts.filter((one) => one === expert).length]).filter(([, count]) => count);
-  const counts = parts.flatMap(([expert, count], index) => [text(index ? " + " : ""), text("\u25a0 ", COLOURS[expert]), text(`${count} ${expert}`)]);
+  const parts = EXPERTS.map((name) => ({ name, count: experts.filter((one) => one === name).length })).filter(({ count }) => count);
+  const counts = parts.flatMap(({ name, count }, index) => [text(index ? " + " : ""), text("\u25a0 ", COLOURS[name]), text(`${count} ${name}`)]);
   const made = calls.reduce((sum, count) => sum + count, 0);
   const saving = made < all_calls ? ` of ${all_calls} calls (faded: skipped)` : " calls";
   return [...counts, text(`, ${made}${saving}`)];
@@ -54,6 +72,7 @@ export class SchedulePlot {
       background: var(--comfy-input-bg); color: var(--input-text); font: 11px/1.3 sans-serif`;
   }
 
+  /** @param {Plan} plan */
   show(plan) {
     const bars = plan.experts.map((_, step) => bar(plan, step));
     this.drawing.setAttribute("viewBox", `0 0 ${bars.length} 1`);
@@ -63,6 +82,7 @@ export class SchedulePlot {
     this.words.replaceChildren(...legend(plan));
   }
 
+  /** @param {string} words */
   say(words) {
     this.drawing.replaceChildren();
     this.drawing.style.display = "none";

@@ -1,0 +1,40 @@
+// The front end as the scripts know it: its published types, and what these lack. No .d.ts, which TypeScript would not check itself.
+
+declare module "*/scripts/app.js" {
+  export const app: import("@comfyorg/comfyui-frontend-types").ComfyApp;
+}
+
+declare module "*/scripts/api.js" {
+  export const api: import("@comfyorg/comfyui-frontend-types").ComfyApi;
+}
+
+interface Window {
+  LiteGraph: { vueNodesMode: boolean };
+}
+
+declare namespace FrontEnd {
+  type Graph = import("@comfyorg/comfyui-frontend-types").ComfyApp["graph"];
+  type SubgraphNode = Extract<Graph["nodes"][number], { subgraph: object }>;
+  type Subgraph = SubgraphNode["subgraph"];
+  type Node = Exclude<Graph["nodes"][number], SubgraphNode> & { subgraph?: Subgraph };
+  type SavedNode = ReturnType<Node["serialize"]>;
+  type Value = NonNullable<Node["widgets"]>[number]["value"];
+
+  // A node as nodeCreated gets it. The types leave out every method that the front end adds to litegraph's class.
+  type NewNode = Node & { addDOMWidget: AddDOMWidget };
+  type AddDOMWidget = <Element extends HTMLElement, Value extends object | string>(
+    name: string,
+    type: string,
+    element: Element,
+    options?: DOMWidgetOptions<Value>,
+  ) => import("@comfyorg/comfyui-frontend-types").DOMWidget<Element, Value>;
+  type DOMWidgetOptions<Value extends object | string> = import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<Value> & {
+    serialize?: boolean;
+    hideInPanel?: boolean; // in front ends younger than the types
+  };
+
+  // The methods of an object that may be listened to, and what their listeners hear.
+  type Listener<Whole, Name extends keyof Whole> = Extract<Whole[Name], (...values: never[]) => unknown>;
+  type ListenerName<Whole> = { [Name in keyof Whole]-?: Listener<Whole, Name> extends never ? never : Name }[keyof Whole];
+  type Heard<Whole, Name extends keyof Whole> = Parameters<Listener<Whole, Name>>;
+}
