@@ -26,6 +26,7 @@ MOST_BYTES = 1_000_000
 PROJECT = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CELL = re.compile(r"`([^`]+)`")
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def packed_files() -> list[str]:
@@ -178,17 +179,33 @@ def test_the_registry_can_read_pyproject() -> None:
     assert f"ComfyUI {comfy['requires-comfyui'].removeprefix('>=')} and newer" in README
 
 
-@pytest.mark.parametrize("name", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
-    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if "://" not in link and not (page.parent / link).is_file()] == []
+    assert [link for link in links_to_files(page) if not (page.parent / link).is_file()] == []
+
+
+def test_pages_in_the_archive_link_to_pages_in_it() -> None:
+    packed = set(packed_files())
+    pages = [ROOT / name for name in PAGES if name in packed]
+    linked = {(page.parent / link).resolve().relative_to(ROOT).as_posix() for page in pages for link in links_to_files(page)}
+    assert linked and {name for name in linked - packed if not name.endswith(".png")} == set()
+
+
+def test_pages_for_developers_stay_out_of_the_archive() -> None:
+    guides = {"README.md", "CHANGELOG.md", "docs/api.md", "docs/from_other_packs.md", "docs/memory.md", "docs/troubleshooting.md"}
+    assert {name for name in PAGES if name in packed_files()} == guides
+    assert set(PAGES) - guides >= {"CONTRIBUTING.md", "docs/architecture.md", "docs/decisions/README.md"}
+
+
+def links_to_files(page: Path) -> list[str]:
+    return [link for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")) if "://" not in link]
 
 
 def test_pictures_are_small_and_stay_out_of_the_archive() -> None:
-    pictures = [path for path in (ROOT / "docs").iterdir() if path.suffix != ".md"]
+    pictures = [path for path in (ROOT / "docs").rglob("*") if path.is_file() and path.suffix != ".md"]
     assert pictures
-    assert all(path.stat().st_size < 300_000 and f"docs/{path.name}" not in packed_files() for path in pictures)
+    assert all(path.stat().st_size < 300_000 and path.relative_to(ROOT).as_posix() not in packed_files() for path in pictures)
 
 
 def test_the_readme_finds_a_widget_for_every_parameter_of_the_endpoint(empty: ComfyUI) -> None:
