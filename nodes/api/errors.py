@@ -118,10 +118,10 @@ class BadRequest(InfrastructureError):
 
 
 class StillInProgress(BadRequest):
-    """The result was asked for before there is one."""
+    """The result was asked for before there is one; programs compare the text with fal's to the letter."""
 
     def __init__(self) -> None:
-        super().__init__("Request is still in progress. Ask its status_url until it is COMPLETED.")
+        super().__init__("Request is still in progress")
 
 
 class Unauthorized(InfrastructureError):

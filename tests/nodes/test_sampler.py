@@ -87,7 +87,8 @@ def test_the_pieces_apart_give_the_same_bits(pack: ModuleType, experts: tuple[An
 def test_core_samplers_follow_the_boundary_too(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any], calls: list,
                                                name: str) -> None:
     import comfy.samplers
-    guider = pack.nodes.host.sampling.run.guider(*experts, *conditioning, pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0), 5.0, "regular", 0.875)
+    guidance = pack.nodes.engine.sampling.experts.Guidance(3.5, 4.0)
+    guider = pack.nodes.host.sampling.run.guider(*experts, *conditioning, guidance, 5.0, "regular", 0.875)
     sigmas = torch.tensor([1.0, 0.93, 0.88, 0.84, 0.5, 0.0])
     result = guider.sample(noise(), torch.zeros(SHAPE), comfy.samplers.sampler_object(name), sigmas, seed=1)
     assert result.isfinite().all()
