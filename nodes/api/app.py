@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from ..engine.fetch.addresses import AddressRefused, check_url
+from ..engine.log import log
 from . import contract
 from .contract import APP, ENDPOINT, MAX_BODY_BYTES, METHODS, QUEUE, Cancellation, TextToVideoInput
 from .errors import ApiError, BadRequest, Cancelled, Detail, InternalError, InvalidRequest, NotFound, PayloadTooLarge, StillInProgress, Unauthorized
@@ -28,7 +28,6 @@ FAL_HOSTS = {"fal.run": "", "queue.fal.run": QUEUE}  # where the clients think t
 STREAM_SECONDS = 0.2
 PING_SECONDS = 5.0  # proxies cut a stream that says nothing for a minute
 HANG_UP_SECONDS = 1.0  # until it is noticed that a waiting client is gone
-log = logging.getLogger("wan22")
 
 
 class Service(Protocol):
@@ -191,7 +190,7 @@ class App:
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001 clients understand no other form
-            log.exception("[Wan 2.2] API: %s %s", request.method, request.path)
+            log.exception("API: %s %s", request.method, request.path)
             failure = InternalError(f"{type(error).__name__}. The server's log says more.")
             return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
 

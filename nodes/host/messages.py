@@ -1,6 +1,5 @@
 """What the user reads while a graph runs: the log and the text on a node."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -8,9 +7,9 @@ import comfy.utils
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from ..engine.log import log
+
 T = TypeVar("T")
-log = logging.getLogger("wan22")
-MARK = "[Wan 2.2] "  # before every line
 
 
 def counted(items: Sequence[T]) -> Iterator[T]:
@@ -26,23 +25,23 @@ def counted(items: Sequence[T]) -> Iterator[T]:
 
 def show_now(text: str, rest: str) -> None:
     """What happens from now on, in the log, and on the running node before the rest of what it says."""
-    log.info(MARK + "%s", text)
+    log.info("%s", text)
     running = get_executing_context()
     show(running.node_id if running else None, f"{text}. {rest}")
 
 
 def warn(node_id: str | None, text: str) -> None:
     """A warning in the log and on the node."""
-    log.warning(MARK + "%s", text)
+    log.warning("%s", text)
     show(node_id, f"Warning: {text}")
 
 
 def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
     """Several lines, each in the log, all on the node; warnings first."""
     for warning in warnings:
-        log.warning(MARK + "%s", warning)
+        log.warning("%s", warning)
     for line in lines:
-        log.info(MARK + "%s", line)
+        log.info("%s", line)
     told = [*(f"Warning: {warning}" for warning in warnings), *lines]
     show(node_id, told[0] if len(told) == 1 else "\n".join(f"- {line}" for line in told))  # Nodes 2.0 reads it as Markdown
 

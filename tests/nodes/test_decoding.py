@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny_weights
 
@@ -150,6 +151,23 @@ def test_nan_from_the_vae_is_not_written_as_black(pack: ModuleType, vae: Any, in
     monkeypatch.setattr(vae, "process_output", lambda pictures: pictures * math.nan)
     with pytest.raises(pack.nodes.host.video.decoding.DecodingFailed, match="NaN.*--fp32-vae.*kept as"):
         pulled(pack, vae, LATENT)
+
+
+def test_runs_that_fail_in_one_second_keep_a_latent_each(pack: ModuleType, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding = pack.nodes.host.video.decoding
+    monkeypatch.setattr(decoding.time, "strftime", lambda form: "wan22_kept_now")
+    paths = [decoding.kept_latent(torch.full((1,), float(run))) for run in range(3)]
+    assert [load_file(path)["latent_tensor"].item() for path in paths] == [0, 1, 2]
+
+
+def test_a_latent_that_cannot_be_kept_leaves_nothing(pack: ModuleType, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    decoding = pack.nodes.host.video.decoding
+    monkeypatch.setattr(decoding, "save_file", full)
+    assert "No space left" in decoding.where_kept(lambda: decoding.kept_latent(LATENT))
+    assert list(input_folder.iterdir()) == []
 
 
 def test_interruption_is_no_failure(pack: ModuleType, vae: Any, input_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from ...host.messages import MARK, log
+from ...engine.log import MARK, log
 
 Prompt = dict[str, dict[str, Any]]
 Say = Callable[[str], None]
@@ -105,7 +105,7 @@ class LogLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.listeners: dict[str, Listener] = {}
-        log.addHandler(self)
+        log.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         running = get_executing_context()

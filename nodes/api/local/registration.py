@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import folder_paths
 
+from ...engine.log import log
 from ...host import routes
-from ...host.messages import log
 
 if TYPE_CHECKING:
     from ..settings import Settings
 
 SETTINGS_FILE = "api.json"
-NO_PYDANTIC = "[Wan 2.2] the API stays off: the package %s is missing. Install it with ComfyUI's Python."
+NO_PYDANTIC = "the API stays off: the package %s is missing. Install it with ComfyUI's Python."
 
 
 def register() -> None:
@@ -24,7 +24,7 @@ def register() -> None:
     except ModuleNotFoundError as error:
         log.warning(NO_PYDANTIC, error.name)
     except Exception as error:  # noqa: BLE001 the nodes need no API
-        log.error("[Wan 2.2] the API stays off: %s", error, exc_info=None if isinstance(error, (OSError, ValueError)) else error)
+        log.error("the API stays off: %s", error, exc_info=None if isinstance(error, (OSError, ValueError)) else error)
 
 
 def _register() -> None:
@@ -39,9 +39,9 @@ def _register() -> None:
     for path in ("/fal-ai/{path:.*}", f"{QUEUE}/fal-ai/{{path:.*}}", PROXY):
         routes.serve("*", path, app.answer)
     routes.serve("GET", OPENAPI, app.show_openapi)
-    log.info("[Wan 2.2] API: POST /%s, for %s", ENDPOINT, "who sends a key" if settings.keys else "programs on this machine")
+    log.info("API: POST /%s, for %s", ENDPOINT, "who sends a key" if settings.keys else "programs on this machine")
     for sentence in missing_models(chosen_models(settings.models)):
-        log.warning("[Wan 2.2] API: %s", sentence)
+        log.warning("API: %s", sentence)
 
 
 def read_settings() -> "Settings":

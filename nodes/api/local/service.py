@@ -9,7 +9,7 @@ from ...engine.fetch.download import Downloader
 from ...engine.fetch.rules import DownloadFailed, DownloadRefused
 from ...engine.fetch.sources import LocalFile, LoRASource, local_file, lora_source
 from ...engine.fetch.webhooks import deliver
-from ...host.messages import log
+from ...engine.log import log
 from ...host.models.files import model_names
 from ...host.video import interpolation
 from ..blueprint import Blueprint
@@ -105,7 +105,7 @@ class LocalService:
         except asyncio.CancelledError:
             answer = Answer.of(Cancelled())
         except Exception as error:  # noqa: BLE001 whatever it was, the job must not wait for ever
-            log.exception("[Wan 2.2] API request %s", job.request_id)
+            log.exception("API request %s", job.request_id)
             answer = Answer.of(InternalError(f"{type(error).__name__}. The server's log says more."))
         if job.queued:
             prompt_queue.take_out(job.request_id)  # where something else than the prompt failed
@@ -125,7 +125,7 @@ class LocalService:
             if job.request_id in self.store.jobs:
                 await self.store.keep(job)
         except OSError as error:
-            log.warning("[Wan 2.2] API request %s is not kept beyond a restart: %s", job.request_id, error)
+            log.warning("API request %s is not kept beyond a restart: %s", job.request_id, error)
 
     def _tell(self, job: Job) -> None:
         """Send the webhook its message; one that had none when the server stopped gets it after the next start."""

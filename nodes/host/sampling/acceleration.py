@@ -9,8 +9,8 @@ from typing import Any
 import comfy.patcher_extension
 import torch
 
+from ...engine.log import log
 from ...engine.sampling.caching import magnitude_ratio
-from ..messages import log
 
 BlockPatch = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 CONDITIONAL, UNCONDITIONAL = 0, 1  # ComfyUI's cond_or_uncond
@@ -77,7 +77,7 @@ class BlockCache:
         if not self.ambiguous and not self.seen.isdisjoint(conditionings):
             self.ambiguous = True
             self.residuals.clear()
-            log.info("[Wan 2.2] acceleration off: another node evaluates a prompt more than once per step")
+            log.info("acceleration off: another node evaluates a prompt more than once per step")
         self.seen.update(conditionings)
 
     def _holds(self, conditionings: list[Any], image: torch.Tensor) -> bool:

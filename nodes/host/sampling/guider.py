@@ -13,9 +13,10 @@ import torch
 
 from ...engine.checkpoints import T2V_CHANNELS
 from ...engine.choices import check_range
+from ...engine.log import log
 from ...engine.sampling.experts import Guidance, StepPlan, is_high_noise
 from ...engine.sampling.schedules import TRAIN_TIMESTEPS
-from ..messages import log, show_now
+from ..messages import show_now
 from ..models.memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
 from .acceleration import BlockCache
 
@@ -212,7 +213,7 @@ class Run:
         return merge(merge(expert.model_options, self.told_sigmas), added_options(self.sampler_options, sent))
 
     def _give_up_acceleration(self, expert: Expert) -> None:
-        log.warning("[Wan 2.2] out of memory: acceleration is off for the rest of this run, its residuals are freed")
+        log.warning("out of memory: acceleration is off for the rest of this run, its residuals are freed")
         self.patches_blocks = False
         expert.cache.clear()
         comfy.model_management.soft_empty_cache()

@@ -9,10 +9,10 @@ import comfy.utils
 import latent_preview
 import torch
 
+from ...engine.log import log
 from ...engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
 from ...engine.sampling.schedules import TRAIN_TIMESTEPS
 from ...engine.sampling.solvers import Solver, solver_named
-from ..messages import log
 from ..models.memory import Model
 from ..video.latents import Latent
 from .guider import ExpertPairGuider
@@ -57,7 +57,7 @@ def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guid
 
     def plan(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor) -> StepPlan:
         made = plan_for(sampler, sigmas, boundary, guidance, acceleration)
-        log.info("[Wan 2.2] %s", made.describe())
+        log.info("%s", made.describe())
         return made
 
     return ExpertPairGuider(high, low, positive, negative, guidance, shift, boundary, plan)

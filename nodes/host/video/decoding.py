@@ -1,5 +1,7 @@
 """A latent as a VIDEO that decodes itself when it is pulled, and does not lose the latent when that fails."""
 
+import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -64,9 +66,23 @@ def check_samples(samples: torch.Tensor) -> None:
 
 def kept_latent(samples: torch.Tensor) -> Path:
     """Write the latent where core's Load Latent lists it, in the format of core's Save Latent; returns the path."""
-    path = Path(folder_paths.get_input_directory()) / time.strftime("wan22_kept_%Y%m%d_%H%M%S.latent")
-    save_file({"latent_tensor": samples.contiguous().cpu(), "latent_format_version_0": torch.tensor([])}, str(path))
+    path = _unused(Path(folder_paths.get_input_directory()), time.strftime("wan22_kept_%Y%m%d_%H%M%S"))
+    try:
+        save_file({"latent_tensor": samples.contiguous().cpu(), "latent_format_version_0": torch.tensor([])}, str(path))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return path
+
+
+def _unused(folder: Path, stem: str) -> Path:
+    """`stem`.latent, or with a number behind the stem where two runs fail in one second; claimed against other runs by an empty file."""
+    for number in itertools.count(1):
+        path = folder / f"{stem}{'' if number == 1 else f'_{number}'}.latent"
+        with contextlib.suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path
+    raise AssertionError("there is always another number")
 
 
 def where_kept(keep_latent: Callable[[], Path] | None) -> str:

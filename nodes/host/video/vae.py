@@ -9,9 +9,9 @@ import comfy.sd
 import torch
 
 from ...engine.frames import chunks
+from ...engine.log import log
 from ...engine.video.sizes import LATENT_STRIDE
 from ...engine.video.tiles import Window, blend, windows
-from ..messages import log
 from ..models.memory import is_out_of_memory, keep_loaded, on_device
 
 TILES = (64, 32, 16)  # latent units: 512, 256, 128 pixels
@@ -40,7 +40,7 @@ def decoded(vae: comfy.sd.VAE, samples: torch.Tensor) -> Iterator[torch.Tensor]:
                 raise
         else:
             return
-        log.warning("[Wan 2.2] out of memory: decoding goes on in smaller tiles than %d pixels", tile * LATENT_STRIDE)
+        log.warning("out of memory: decoding goes on in smaller tiles than %d pixels", tile * LATENT_STRIDE)
         comfy.model_management.soft_empty_cache()
 
 
