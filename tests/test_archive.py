@@ -1,6 +1,7 @@
 """The archive that the registry would publish: what is in it, what an empty ComfyUI serves from it, and whether its papers are true."""
 
 import ast
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -14,11 +15,13 @@ from urllib.parse import quote
 import pathspec
 import pytest
 import toml
+from packaging.requirements import Requirement
 
 from comfyui import COMFYUI, ROOT, ComfyUI
 from hosted_contract import LORA_PARAMETERS, PARAMETERS
 from test_start import NODES, TROUBLE
 
+OTHER_NAMES = {"cv2": "opencv-python"}  # of packages, in the registry
 FOLDER = "Wan2.2-Video+LoRA(1)"  # a name that no module could have; with a space in it, aiohttp 3.14 serves nobody's files
 NEEDED = {"CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "docs", "locales", "nodes", "pyproject.toml", "requirements.txt", "web", "workflows"}
 OPTIONAL = {"subgraphs"}
@@ -144,16 +147,60 @@ def test_the_version_is_the_newest_in_the_change_log() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", newest[1])
 
 
-def test_dependencies_are_the_requirements_and_a_floor_for_the_front_end() -> None:
-    """The Manager installs requirements.txt alone; the registry reads pyproject.toml."""
-    required = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
-    floors = [name for name in PROJECT["project"]["dependencies"] if name.startswith("comfyui-frontend-package>=")]
-    assert PROJECT["project"]["dependencies"] == required + floors and len(floors) == 1
-    assert not any(sign in name for name in required for sign in "=<~!@;")
+def test_dependencies_are_what_the_code_imports_and_a_floor_for_the_front_end() -> None:
+    """The registry reads pyproject.toml."""
+    (floor,) = [line for line in PROJECT["project"]["dependencies"] if line.startswith("comfyui-frontend-package>=")]
+    dependencies = [line for line in PROJECT["project"]["dependencies"] if line != floor]
+    assert set(dependencies) == imported_packages() and len(dependencies) == len(set(dependencies))
+
+
+def test_requirements_are_the_dependencies_that_comfyui_may_not_bring() -> None:
+    """The Manager installs requirements.txt alone."""
+    required = packages(ROOT / "requirements.txt")
+    dependencies = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    assert required <= dependencies
+    assert dependencies - required <= with_what_they_need(packages(COMFYUI / "requirements.txt"))
 
 
 def test_requirements_fight_no_package_of_comfyui() -> None:
-    assert packages(COMFYUI / "requirements.txt").isdisjoint(packages(ROOT / "requirements.txt"))
+    """A floor may stand, where ComfyUI's own version is above it; a pin or a limit would fight another pack's sooner or later."""
+    lines = [*(ROOT / "requirements.txt").read_text(encoding="utf-8").split(), *PROJECT["project"]["dependencies"]]
+    ours = [Requirement(line) for line in lines]
+    assert [str(each) for each in ours if each.marker or each.url or any(clause.operator != ">=" for clause in each.specifier)] == []
+    core = (COMFYUI / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    theirs = [Requirement(line) for line in core if line and not line.startswith("#")]
+    pinned = [(each.name.lower(), clause.version) for each in theirs for clause in each.specifier if clause.operator == "=="]
+    assert [(str(each), version) for each in ours for name, version in pinned if each.name == name and version not in each.specifier] == []
+
+
+def imported_packages() -> set[str]:
+    """By their names in the registry: what `nodes` imports that is neither Python's nor ComfyUI's."""
+    modules: set[str] = set()
+    for path in (ROOT / "nodes").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    foreign = {name for name in modules - sys.stdlib_module_names if not (COMFYUI / name).exists() and not (COMFYUI / f"{name}.py").exists()}
+    return {OTHER_NAMES.get(name, name).replace("_", "-") for name in foreign}
+
+
+def with_what_they_need(names: set[str]) -> set[str]:
+    """With the packages that they need in turn, as far as they are installed."""
+    every, new = set(names), set(names)
+    while new:
+        lines = [line for name in new for line in requires(name) if "extra ==" not in line]
+        new = {Requirement(line).name.lower().replace("_", "-") for line in lines} - every
+        every |= new
+    return every
+
+
+def requires(name: str) -> list[str]:
+    try:
+        return importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def packages(file: Path) -> set[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from miniature import text, vae
 from miniature.recipe import STYLES, Recipe, device
@@ -49,7 +50,7 @@ def shard(recipe: Recipe, style: str, index: int, net: Any, encoder: text.ShortS
     chance = random.Random(seed * 1_000_003 + first)
     captions = [caption(example.scene, chance) for example in chosen for _ in range(recipe.wordings)]
     return {"latents": wan.process_in(torch.cat(encoded).float().cpu()).half(),
-            "states": encoder.of(captions).unflatten(0, (len(chosen), recipe.wordings))}
+            "states": rearrange(encoder.of(captions), "(n wordings) tokens d -> n wordings tokens d", wordings=recipe.wordings)}
 
 
 class Latents:

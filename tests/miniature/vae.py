@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from miniature.recipe import STYLES, Recipe, device, generator
 from miniature.scenes import Style, clips, random_scenes, styled
@@ -80,7 +81,7 @@ def training_pictures(recipe: Recipe, step: int) -> torch.Tensor:
     scenes = random_scenes(max(1, count * recipe.vae.batch // BATCH), recipe.seed * 7_919 + step)
     drawn = clips(scenes, recipe.seed * 104_729 + step, recipe.size, 3 if frames == 1 else recipe.frames)
     cuts = [_cut(styled(clip, style), frames, min(size, recipe.size), draw) for clip, style in zip(drawn, _styles(len(scenes), draw), strict=True)]
-    return torch.stack(cuts).movedim(-1, 1) * 2 - 1
+    return rearrange(cuts, "n t h w c -> n c t h w") * 2 - 1
 
 
 def _styles(count: int, draw: torch.Generator) -> list[Style]:
@@ -128,7 +129,7 @@ def loaded(weights: Weights, dim: int) -> Any:
 
 def pictures_of(clip: torch.Tensor) -> torch.Tensor:
     """Clips (N, T, H, W, 3) in 0..1 as the VAE takes them: (N, 3, T, H, W) in -1..1."""
-    return clip.movedim(-1, 1).to(device()) * 2 - 1
+    return rearrange(clip, "n t h w c -> n c t h w").to(device()) * 2 - 1
 
 
 def finished(recipe: Recipe) -> Path:

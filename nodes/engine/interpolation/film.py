@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from einops import einsum
 from torch import nn
 
-from .warp import Warped, interleave, pixel_grid, pixel_size, sample
+from .warp import Warped, interleave, pixel_grid, pixel_size, sample, without_bands
 
 LEVELS = 7  # of the image pyramid: halving six times, hence sides in multiples of 64
 SLOPE = 0.2  # LeakyReLU
@@ -171,7 +172,7 @@ class Film(nn.Module):
             second = follow(pair.second.images[level], to_second, pair.grids[level])
             aligned = pair.aligned(level, first, second, to_first, to_second)
             x = interleave(aligned, len(t), self.shape.aligned(level), pair.first.features[0].dtype) if x is None else self.fuse[level](x, aligned)
-        return Warped(self.output(x), first.flatten(2, 3), second.flatten(2, 3))
+        return Warped(self.output(x), without_bands(first), without_bands(second))
 
     def _predictor(self, level: int) -> Predictor:
         return cast(Predictor, self.predict[min(level, len(self.predict) - 1)])
@@ -244,4 +245,4 @@ def _predictor_layer(level: int, index: int, kind: str, tensor: torch.Tensor) ->
 def doubling(kernel: torch.Tensor) -> torch.Tensor:
     """A 2 x 2 kernel (out, in, 2, 2) applied after nearest doubling, as one transposed kernel (in, out, 3, 3) of stride 2."""
     taps = torch.tensor(DOUBLING)
-    return torch.einsum("ap, bq, oipq -> ioab", taps, taps, kernel.float()).to(kernel.dtype)
+    return einsum(taps, taps, kernel.float(), "row y, column x, after before y x -> before after row column").to(kernel.dtype)

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
-from .warp import Warped, interleave, pixel_grid, pixel_size, sample
+from .warp import Warped, interleave, pixel_grid, pixel_size, sample, without_bands
 
 SLOPE = 0.2
 LAYERS = 8  # convolutions in a block's trunk
@@ -188,7 +189,7 @@ class Rife(nn.Module):
             return Warped(*(torch.cat([getattr(part, name) for part in parts]) for name in ("frames", "first", "second")))
         estimate = self._estimate(pair, timesteps, self.shape.scales)
         target = torch.addcmul(pair.grid, estimate.motion[:, :4], pair.pixel)
-        first, second = (sample(source[:, :3], target[:, at : at + 2]).flatten(2, 3) for source, at in ((pair.first, 0), (pair.second, 2)))
+        first, second = (without_bands(sample(source[:, :3], target[:, at : at + 2])) for source, at in ((pair.first, 0), (pair.second, 2)))
         mask = estimate.motion[:, 4:] if self.shape.summed == 5 else resize(estimate.latest[:, :1].float(), estimate.scale)
         return Warped(torch.lerp(second, first, torch.sigmoid(mask)), first, second)
 
@@ -253,17 +254,17 @@ def middles(image: torch.Tensor, scale: int) -> torch.Tensor:
     """The 2 x 2 pixels in the middle of each cell of `scale` x `scale`: (n, C, H, W) to (n, C, 2 H / scale, 2 W / scale)."""
     if scale <= 2:
         return image
-    cells = image.unflatten(3, (-1, scale)).unflatten(2, (-1, scale))
+    cells = rearrange(image, "n c (rows y) (columns x) -> n c rows y columns x", y=scale, x=scale)
     middle = slice(scale // 2 - 1, scale // 2 + 1)
-    return cells[..., middle, :, middle].flatten(4, 5).flatten(2, 3)
+    return rearrange(cells[..., middle, :, middle], "n c rows y columns x -> n c (rows y) (columns x)")
 
 
 def halve(bands: torch.Tensor, scale: int) -> torch.Tensor:
     """Means of 2 x 2 pixels, in bands of rows (n, C, bands, rows, W); unchanged where `scale` is 1."""
     if scale == 1:
         return bands
-    count = bands.shape[2]
-    return resize(bands.transpose(1, 2).flatten(0, 1), 0.5).unflatten(0, (-1, count)).transpose(1, 2)
+    halved = resize(rearrange(bands, "n c bands rows w -> (n bands) c rows w"), 0.5)
+    return rearrange(halved, "(n bands) c rows w -> n c bands rows w", bands=bands.shape[2])
 
 
 def _is_large(update: torch.Tensor) -> bool:

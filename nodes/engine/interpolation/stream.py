@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 from .scenes import similarity
 from .warp import Warped
@@ -96,7 +97,7 @@ class _Run:
 
     @torch.no_grad()
     def _features(self, frame: torch.Tensor) -> Any:
-        image = frame.movedim(-1, 1).to(self.interpolator.device, self.interpolator.dtype)
+        image = rearrange(frame, "t h w c -> t c h w").to(self.interpolator.device, self.interpolator.dtype)
         height, width = image.shape[-2:]
         return self.network.features(F.pad(image, (0, -width % self.network.multiple, 0, -height % self.network.multiple), mode="replicate"))
 
@@ -112,7 +113,8 @@ class _Run:
         bent = (image[middle, :, :height, :width] for image in (new.first, new.second))
         if self.scene_cut is not None and similarity(*bent) < self.scene_cut:
             return before.expand(self.new_frames, -1, -1, -1)
-        return new.frames[..., :height, :width].clamp(0, 1).movedim(1, -1).to(before.device, before.dtype).contiguous()
+        frames = rearrange(new.frames[..., :height, :width].clamp(0, 1), "t c h w -> t h w c")
+        return frames.to(before.device, before.dtype).contiguous()
 
     def _halving(self, known: Any, known_next: Any, count: int) -> Warped:
         """1, 3, 7, ... new frames, each half-way between two others."""

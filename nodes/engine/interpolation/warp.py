@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 BANDS = 16  # most that one image is cut into
 
@@ -38,11 +39,15 @@ def sample(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
     PyTorch's sampler uses one CPU thread per batch entry, so there the rows are shared out as a batch; elsewhere it is one band.
     """
-    n, _, height, width = target.shape
-    bands = math.gcd(height // 2, BANDS) if target.device.type == "cpu" else 1
-    positions = target.view(n, 2, bands, height // bands, width).permute(0, 2, 3, 4, 1).flatten(0, 1)
-    read = F.grid_sample(image.expand(n * bands, -1, -1, -1), positions, mode="bilinear", padding_mode="border", align_corners=True)
-    return read.view(n, bands, *read.shape[1:]).transpose(1, 2)
+    bands = math.gcd(target.shape[2] // 2, BANDS) if target.device.type == "cpu" else 1
+    positions = rearrange(target, "n xy (bands rows) w -> (n bands) rows w xy", bands=bands)
+    read = F.grid_sample(image.expand(len(positions), -1, -1, -1), positions, mode="bilinear", padding_mode="border", align_corners=True)
+    return rearrange(read, "(n bands) c rows w -> n c bands rows w", bands=bands)
+
+
+def without_bands(image: torch.Tensor) -> torch.Tensor:
+    """What `sample` returned, as one image again: (n, C, H, W)."""
+    return rearrange(image, "n c bands rows w -> n c (bands rows) w")
 
 
 def interleave(parts: Iterable[torch.Tensor], count: int, channels: int, dtype: torch.dtype) -> torch.Tensor:

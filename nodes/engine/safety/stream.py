@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 from ..choices import check_choice, check_range
 from .labels import Verdict
@@ -125,8 +126,8 @@ def blurred(frame: torch.Tensor) -> torch.Tensor:
     """A frame (1, H, W, 3) of which only colours are left: BLUR_CELLS cells along its longer side."""
     height, width = frame.shape[1:3]
     rows, columns = (max(1, round(BLUR_CELLS * side / max(height, width))) for side in (height, width))
-    small = F.adaptive_avg_pool2d(frame.movedim(-1, 1), (rows, columns))
-    return F.interpolate(small, (height, width), mode="bilinear").movedim(1, -1)
+    small = F.adaptive_avg_pool2d(rearrange(frame, "t h w c -> t c h w"), (rows, columns))
+    return rearrange(F.interpolate(small, (height, width), mode="bilinear"), "t c h w -> t h w c")
 
 
 def _frames(clip: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -135,7 +136,7 @@ def _frames(clip: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _thumbnail(frame: torch.Tensor) -> torch.Tensor:
-    return F.adaptive_avg_pool2d(frame.movedim(-1, 1), THUMBNAIL)
+    return F.adaptive_avg_pool2d(rearrange(frame, "t h w c -> t c h w"), THUMBNAIL)
 
 
 def _is_new_scene(before: torch.Tensor, after: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ import comfy.ldm.wan.vae
 import comfy.model_management
 import comfy.sd
 import torch
+from einops import rearrange
 
 from ...engine.frames import chunks
 from ...engine.log import log
@@ -71,7 +72,7 @@ def _decoded_in_tiles(vae: comfy.sd.VAE, samples: torch.Tensor, tile: int) -> It
         else:
             tiles = [(decoder.window.scaled(LATENT_STRIDE), decoder.decode(latent, park=vae.output_device)) for decoder in decoders]
             pictures = blend(tiles, height * LATENT_STRIDE, width * LATENT_STRIDE, overlap * LATENT_STRIDE)
-        yield pictures[0].movedim(0, -1)
+        yield rearrange(pictures, "1 c t h w -> t h w c")
 
 
 class TileDecoder:
