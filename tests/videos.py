@@ -5,10 +5,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import torch
 from av.video.reformatter import Colorspace
-from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,16 @@ def contact_sheet(path: Path, columns: int = 6, rows: int = 3, width: int = 256,
     frames = pixels(path)
     chosen = frames[np.linspace(0, len(frames) - 1, min(columns * rows, len(frames))).round().astype(int)]
     height = width * frames.shape[1] // frames.shape[2]
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, -(-len(chosen) // columns) * (height + gap) + gap), "white")
+    sheet = np.full((-(-len(chosen) // columns) * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     for index, frame in enumerate(chosen):
-        row, column = divmod(index, columns)
-        picture = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
-        sheet.paste(picture, (gap + column * (width + gap), gap + row * (height + gap)))
+        top, left = (gap + place * (side + gap) for place, side in zip(divmod(index, columns), (height, width), strict=True))
+        how = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_LANCZOS4
+        sheet[top : top + height, left : left + width] = cv2.resize(frame, (width, height), interpolation=how)
     out = path.with_suffix(".png")
-    sheet.save(out)
+    write_png(out, sheet)
     return out
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """A picture, uint8 (H, W, 3)."""
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())  # imwrite knows no foreign letters on Windows

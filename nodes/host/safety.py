@@ -12,9 +12,10 @@ from comfy_api.latest import Input
 
 from ..engine.choices import check_range
 from ..engine.model_files import missing_file
+from ..engine.packages import opencv
 from ..engine.safety.labels import Verdict, unsafe_labels, verdict
 from ..engine.safety.phrases import phrase_list
-from ..engine.safety.stream import Check, Report, UnsafeContent, checked
+from ..engine.safety.stream import Check, Picture, Report, UnsafeContent, checked
 from .messages import counted
 from .models.memory import on_device
 from .models.pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
@@ -57,8 +58,9 @@ def check_text_settings(classifier: str, threshold: float, override: str) -> Non
 
 
 def check_picture_settings(classifier: str, threshold: float, override: str) -> None:
-    """The same for pictures."""
+    """The same for pictures, and OpenCV is there."""
     check_range("threshold", threshold, 0.0, 1.0)
+    opencv()
     if classifier == NOTHING_YET:
         raise ValueError(missing_file(FOLDER, "nsfw_image_detection"))
     folder = folder_of(FOLDER, classifier, needs_tokenizer=False)
@@ -112,15 +114,14 @@ def checked_video(video: Input.Video, classifier: str, threshold: float, action:
 
 
 class PictureClassifier:
-    """Looks at a frame with one of transformers' picture classifiers."""
+    """Looks at a frame in 8 bit with one of transformers' picture classifiers."""
 
     def __init__(self, folder: Path, override: str) -> None:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
         self.prepare = AutoImageProcessor.from_pretrained(folder, **LOCAL)
         self.network = Classifier(AutoModelForImageClassification, folder, override)
 
-    def __call__(self, frame: torch.Tensor) -> Verdict:
-        picture = (frame[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    def __call__(self, picture: Picture) -> Verdict:
         return self.network.verdict(pixel_values=self.prepare(images=picture, return_tensors="pt")["pixel_values"])
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
+from engine.frames import to_levels
 from engine.safety.labels import Verdict, unsafe_labels, verdict
 from engine.safety.phrases import parsed, phrase_list
 from engine.safety.stream import BLUR, STOP, Check, UnsafeContent, blurred, checked
@@ -13,9 +15,9 @@ FRAMES = 40
 SIZE = 48
 
 
-def red_is_unsafe(frame: torch.Tensor) -> Verdict:
+def red_is_unsafe(picture: np.ndarray) -> Verdict:
     """A stand-in for a network: how red the picture is."""
-    red = float((frame[..., 0] - frame[..., 2]).clamp(0).mean())
+    red = float((picture[..., 0] / 255 - picture[..., 2] / 255).clip(0).mean())
     return Verdict({"normal": 1 - red, "nsfw": red}, red)
 
 
@@ -31,9 +33,9 @@ def clip(red: range, chunk: int = 5) -> Iterator[torch.Tensor]:
 def run(red: range, **options) -> tuple[torch.Tensor, list, list[int]]:
     reports, looks = [], []
 
-    def look(frame: torch.Tensor) -> Verdict:
+    def look(picture: np.ndarray) -> Verdict:
         looks.append(1)
-        return red_is_unsafe(frame)
+        return red_is_unsafe(picture)
 
     check = Check(0.5, told=lambda report: reports.append((report.looked_at, report.blurred, report.worst)), **options)
     return torch.cat(list(checked(clip(red), look, check))), reports, looks
@@ -76,7 +78,7 @@ def test_frames_between_a_safe_and_an_unsafe_look_are_blurred():
     seen = torch.cat(list(checked(fading(), red_is_unsafe, Check(0.5, BLUR))))
     truth = torch.cat(list(fading()))
     for index in range(33):
-        if red_is_unsafe(truth[index : index + 1]).unsafe >= 0.5:
+        if red_is_unsafe(to_levels(truth[index : index + 1])[0]).unsafe >= 0.5:
             assert not torch.equal(seen[index], truth[index])
     assert torch.equal(seen[:8], truth[:8])
 
@@ -93,6 +95,26 @@ def test_at_most_the_frames_between_two_looks_are_held():
     for index in range(12):
         next(out)
         assert len(pulled) <= index + 5
+
+
+def test_the_classifier_sees_the_frame_rounded_to_8_bit():
+    truth, seen = torch.cat(list(clip(range(0)))), []
+
+    def look(picture: np.ndarray) -> Verdict:
+        seen.append(picture)
+        return Verdict({}, 0.0)
+
+    list(checked(iter(truth.split(4)), look, Check(0.5)))
+    for picture, index in zip(seen, [0, *range(8, FRAMES, 8), FRAMES - 1], strict=True):
+        assert picture.dtype == np.uint8 and picture.shape == (SIZE, SIZE, 3)
+        assert np.abs(picture / 255 - truth[index].numpy()).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_blurred_frame_keeps_its_type_and_has_no_steps_of_8_bit():
+    frame = torch.linspace(0, 1, 96, dtype=torch.float64).view(1, 1, -1, 1).repeat(1, 64, 1, 3)
+    soft = blurred(frame)
+    assert soft.dtype == frame.dtype and 0 <= soft.min() and soft.max() <= 1
+    assert len(soft[0, 0, :, 0].unique()) > 80  # of 96 columns, though there are 12 cells
 
 
 def test_blurring_leaves_no_detail_and_keeps_the_colour():

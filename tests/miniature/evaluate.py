@@ -17,13 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import torch
+from einops import rearrange
 
 from comfyui import has_gpu, import_pack
 from miniature import export, text
 from miniature.judge import Verdict, judge
 from miniature.recipe import STYLES
 from miniature.scenes import FRAMES, PLAIN, SIZE, Example, Scene, Style, clips, examples, reversed_scene
+from videos import write_png
 
 FIRST_PROMPTS = 990_001  # the seed that draws the prompts: not one that training draws from
 AT_ONCE = 16
@@ -296,17 +299,15 @@ def print_distances(miniature: Miniature, count: int = 16) -> None:
 
 def draw_grid(chosen: Sequence[Example], made: torch.Tensor, path: Path, columns: int = 5, count: int = 16) -> None:
     """A picture of up to 16 clips, a row each, with their prompts."""
-    from PIL import Image, ImageDraw
     picked = random.Random(0).sample(range(len(made)), min(count, len(made)))
     times = torch.linspace(0, made.shape[1] - 1, columns).round().long()
-    height = made.shape[2]
-    sheet = Image.new("RGB", ((height + 2) * columns + 460, (height + 2) * len(picked)), "white")
-    pen = ImageDraw.Draw(sheet)
+    cells = torch.nn.functional.pad(made[picked][:, times], (0, 0, 0, 2, 0, 2), value=255)
+    pictures = rearrange(cells, "clips times h w c -> (clips h) (times w) c").numpy()
+    sheet = cv2.copyMakeBorder(pictures, 0, 0, 0, 540, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for row, index in enumerate(picked):
-        for column, frame in enumerate(made[index, times]):
-            sheet.paste(Image.fromarray(frame.numpy()), (column * (height + 2), row * (height + 2)))
-        pen.text(((height + 2) * columns + 6, row * (height + 2) + height // 3), chosen[index].caption, fill="black")
-    sheet.save(path)
+        place = pictures.shape[1] + 6, row * cells.shape[2] + made.shape[2] // 2
+        cv2.putText(sheet, chosen[index].caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    write_png(path, sheet)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_a_classifier_agrees_with_transformers_own_pipeline(safety: ModuleType, 
     from transformers import pipeline
     torch.manual_seed(2)
     picture = (torch.rand(1, 40, 60, 3) * 255).byte()
-    ours = safety.PictureClassifier(classifiers / PICTURES, "")(picture.float() / 255)
+    ours = safety.PictureClassifier(classifiers / PICTURES, "")(picture[0].numpy())
     reference = pipeline("image-classification", str(classifiers / PICTURES), device="cpu")(Image.fromarray(picture[0].numpy()))
     for entry in reference:
         assert ours.scores[entry["label"]] == pytest.approx(entry["score"], abs=1e-4)

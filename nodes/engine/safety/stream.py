@@ -3,19 +3,21 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 
 from ..choices import check_choice, check_range
+from ..frames import to_levels
+from ..packages import opencv
 from .labels import Verdict
 
-Look = Callable[[torch.Tensor], Verdict]
+Picture = np.ndarray  # uint8 (H, W, 3)
+Look = Callable[[Picture], Verdict]
 STOP, BLUR = "stop", "blur"
 ACTIONS = (STOP, BLUR)
 EVERY = 8  # frames: half a second
-THUMBNAIL = 16
-NEW_SCENE = 0.12  # mean difference of thumbnails; too many scenes cost time, too few would miss one
+THUMBNAIL = 16, 16  # pixels
+NEW_SCENE = 0.12 * 255  # mean difference of thumbnails; too many scenes cost time, too few would miss one
 BLUR_CELLS = 12  # along the longer side: no shape survives
 
 
@@ -68,28 +70,29 @@ class Check:
 def checked(clip: Iterator[torch.Tensor], look_at: Look, check: Check) -> Iterator[torch.Tensor]:
     """The chunks (T, H, W, 3) of `clip` in 0..1, frame by frame; unsafe parts blurred, or UnsafeContent raised.
 
-    `look_at` gives the verdict on one frame (1, H, W, 3).
+    `look_at` gives the verdict on one frame in 8 bit. ValueError where OpenCV is missing.
 
     Frames between two looks are unsafe when either look was; they are held until the second one, so at most `every` of them. The last frame of a
     scene is looked at as well as its first.
     """
     look = _Looks(look_at, check)
     held: list[torch.Tensor] = []
-    before: torch.Tensor | None = None
+    before: Picture | None = None
     for index, frame in enumerate(_frames(clip)):
-        thumbnail = _thumbnail(frame)
+        picture = _picture(frame)
+        thumbnail = _thumbnail(picture)
         if before is None or _is_new_scene(before, thumbnail):
             if held:
-                yield from look.passed(held, held[-1], index - 1)
-            look.at(frame, index)
+                yield from look.passed(held, _picture(held[-1]), index - 1)
+            look.at(picture, index)
             held = []
         elif len(held) == check.every:
-            yield from look.passed(held, frame, index)
+            yield from look.passed(held, picture, index)
             held = []
         held.append(frame)
         before = thumbnail
     if held:
-        yield from look.passed(held, held[-1], index)
+        yield from look.passed(held, picture, index)
 
 
 class _Looks:
@@ -98,12 +101,12 @@ class _Looks:
     def __init__(self, look_at: Look, check: Check) -> None:
         self.look_at, self.check, self.report, self.unsafe, self.last = look_at, check, Report(), False, -1
 
-    def at(self, frame: torch.Tensor, index: int) -> None:
+    def at(self, picture: Picture, index: int) -> None:
         """Look at a frame, unless it was the last one looked at."""
         if index == self.last:
             return
         self.last = index
-        verdict = self.look_at(frame)
+        verdict = self.look_at(picture)
         self.report.add(FrameVerdict(index, verdict))
         self.check.told(self.report)
         self.unsafe = verdict.unsafe >= self.check.threshold
@@ -111,10 +114,10 @@ class _Looks:
             raise UnsafeContent(f"frame {index} is {verdict}, the threshold is {self.check.threshold:g}. Nothing was written. "
                                 "Change the prompt or the seed, or raise the threshold if the check is wrong.")
 
-    def passed(self, held: list[torch.Tensor], frame: torch.Tensor, index: int) -> Iterator[torch.Tensor]:
+    def passed(self, held: list[torch.Tensor], picture: Picture, index: int) -> Iterator[torch.Tensor]:
         """The frames since the last look, once another frame was looked at."""
         was_unsafe = self.unsafe
-        self.at(frame, index)
+        self.at(picture, index)
         if was_unsafe or self.unsafe:
             self.report.blurred += len(held)
             self.check.told(self.report)
@@ -124,10 +127,11 @@ class _Looks:
 
 def blurred(frame: torch.Tensor) -> torch.Tensor:
     """A frame (1, H, W, 3) of which only colours are left: BLUR_CELLS cells along its longer side."""
+    cv2 = opencv()
     height, width = frame.shape[1:3]
-    rows, columns = (max(1, round(BLUR_CELLS * side / max(height, width))) for side in (height, width))
-    small = F.adaptive_avg_pool2d(rearrange(frame, "t h w c -> t c h w"), (rows, columns))
-    return rearrange(F.interpolate(small, (height, width), mode="bilinear"), "t c h w -> t h w c")
+    columns, rows = (max(1, round(BLUR_CELLS * side / max(height, width))) for side in (width, height))
+    cells = cv2.resize(frame[0].float().cpu().numpy(), (columns, rows), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)).to(frame)[None]
 
 
 def _frames(clip: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -135,9 +139,14 @@ def _frames(clip: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         yield from chunk.split(1)
 
 
-def _thumbnail(frame: torch.Tensor) -> torch.Tensor:
-    return F.adaptive_avg_pool2d(rearrange(frame, "t h w c -> t c h w"), THUMBNAIL)
+def _picture(frame: torch.Tensor) -> Picture:
+    return to_levels(frame)[0]
 
 
-def _is_new_scene(before: torch.Tensor, after: torch.Tensor) -> bool:
-    return bool((after - before).abs().mean() > NEW_SCENE)
+def _thumbnail(picture: Picture) -> Picture:
+    cv2 = opencv()
+    return cv2.resize(picture, THUMBNAIL, interpolation=cv2.INTER_AREA)
+
+
+def _is_new_scene(before: Picture, after: Picture) -> bool:
+    return bool(opencv().absdiff(before, after).mean() > NEW_SCENE)
