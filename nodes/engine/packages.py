@@ -12,6 +12,13 @@ def opencv() -> ModuleType:
     return cv2
 
 
+def text_fixer() -> ModuleType:
+    """ftfy; ValueError where it cannot be imported."""
+    with _told_how_to_install("ftfy"):
+        import ftfy
+    return ftfy
+
+
 @contextmanager
 def _told_how_to_install(package: str) -> Iterator[None]:
     try:

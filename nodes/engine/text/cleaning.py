@@ -3,15 +3,15 @@
 import html
 import re
 
-import ftfy
+from ..packages import text_fixer
 
 MAX_TOKENS = 512
 END_TOKEN = 1
 
 
 def clean(text: str) -> str:
-    """Mend broken unicode, resolve HTML entities (twice, for doubly escaped text) and collapse white space."""
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    """Mend broken unicode, resolve HTML entities (twice, for doubly escaped text) and collapse white space. ValueError where ftfy is missing."""
+    text = html.unescape(html.unescape(text_fixer().fix_text(text)))
     return re.sub(r"\s+", " ", text).strip()
 
 
