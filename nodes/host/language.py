@@ -16,15 +16,15 @@ import comfy.text_encoders
 import comfy.utils
 import torch
 
+from ..engine.prompt.chat_server import ChatServer
 from ..engine.prompt.chats import FORMATS, chat_text, without
-from ..engine.prompt.endpoint import Endpoint
 from ..engine.prompt.expansion import Expansion, ExpansionFailed, LanguageModel, Request, expand
 from .models.memory import is_out_of_memory, on_device
 from .models.pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
-from .settings import endpoint
+from .settings import chat_server
 
 FOLDER = "LLM"
-ENDPOINT, CLIP = "endpoint", "clip"
+SERVER, CLIP = "endpoint", "clip"  # what workflows hold
 STOP, KEEP = "stop", "use the prompt as it is"
 FAILURES = (STOP, KEEP)
 TOP_P = 0.9
@@ -32,22 +32,22 @@ POLL_SECONDS = 0.1
 
 
 def language_model_names() -> list[str]:
-    return [*model_folders(FOLDER), ENDPOINT, CLIP]
+    return [*model_folders(FOLDER), SERVER, CLIP]
 
 
 def check_language_model(name: str) -> None:
     """ValueError unless the model can be asked: its folder is whole, or its server's settings make sense."""
-    if name == ENDPOINT:
-        endpoint()
+    if name == SERVER:
+        chat_server()
     elif name != CLIP:
         folder_of(FOLDER, name, needs_tokenizer=True)
 
 
 def state_of(name: str) -> str:
     """What an answer depends on beside the node's inputs: which server is asked, and whether anybody listens there."""
-    if name != ENDPOINT:
+    if name != SERVER:
         return name
-    asked = endpoint()
+    asked = chat_server()
     parts = urlsplit(asked.url)
     try:
         socket.create_connection((parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]), timeout=1).close()
@@ -58,8 +58,8 @@ def state_of(name: str) -> str:
 
 def language_model(name: str, clip: Any | None) -> LanguageModel:
     """Who answers: a folder's name, "endpoint", or "clip" with one connected. ValueError where that cannot be."""
-    if name == ENDPOINT:
-        return partial(_answer_of_server, endpoint())
+    if name == SERVER:
+        return partial(_answer_of_server, chat_server())
     if name == CLIP:
         return partial(_answer_of_clip, clip, writing_network(clip))
     return LocalModel(name).answer
@@ -75,7 +75,7 @@ def expanded(prompt: str, seed: int, model: LanguageModel, when_it_fails: str) -
         return Expansion(prompt, (f"Not expanded: {error}",))
 
 
-def _answer_of_server(server: Endpoint, request: Request) -> str:
+def _answer_of_server(server: ChatServer, request: Request) -> str:
     """Asked in a thread of its own, since ComfyUI's runs an event loop already; interruption closes the connection at once."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -118,7 +118,7 @@ class LocalModel:
         except comfy.model_management.InterruptProcessingException:
             raise
         except Exception as error:  # transformers raises whatever its many model classes raise
-            cure = " Choose a smaller model or an endpoint." if is_out_of_memory(error) else ""
+            cure = " Choose a smaller model or a chat server." if is_out_of_memory(error) else ""
             raise ExpansionFailed(f"models/{FOLDER}/{self.name} gave no answer: {error}.{cure}") from error
 
 

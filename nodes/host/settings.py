@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import folder_paths
 
-from ..engine.prompt.endpoint import LOCAL_URL, Endpoint
+from ..engine.prompt.chat_server import LOCAL_URL, ChatServer
 
 URL, MODEL = "Wan22.LLM.URL", "Wan22.LLM.Model"
 SECRET_FILE = "llm.txt"
@@ -15,7 +15,7 @@ SECONDS = 180.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def endpoint() -> Endpoint:
+def chat_server() -> ChatServer:
     """The language model's server: of WAN22_LLM_URL, else of the file user/__wan22/llm.txt, else of ComfyUI's settings, else of OPENAI_BASE_URL, else
     Ollama on this machine.
 
@@ -32,7 +32,7 @@ def endpoint() -> Endpoint:
     if not url and (url := environment.get("OPENAI_BASE_URL", "")):
         key = environment.get("OPENAI_API_KEY", "")
     model = environment.get("WAN22_LLM_MODEL") or settings.get(MODEL, "")
-    return Endpoint(url.strip() or LOCAL_URL, model.strip(), key.strip(), _seconds(environment.get("WAN22_LLM_SECONDS", "")))
+    return ChatServer(url.strip() or LOCAL_URL, model.strip(), key.strip(), _seconds(environment.get("WAN22_LLM_SECONDS", "")))
 
 
 def _seconds(text: str) -> float:

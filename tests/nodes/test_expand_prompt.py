@@ -239,7 +239,7 @@ def test_a_key_goes_to_the_server_it_was_set_for_alone(language: ModuleType, pac
     if file:
         (tmp_path / "__wan22").mkdir()
         (tmp_path / "__wan22" / "llm.txt").write_text(file, encoding="utf-8-sig")
-    found = pack.nodes.host.settings.endpoint()
+    found = pack.nodes.host.settings.chat_server()
     assert (found.url, found.key) == expected
 
 

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible chat endpoint: Ollama, LM Studio, vLLM, llama.cpp, transformers serve, OpenAI."""
+"""A language model behind an OpenAI-compatible chat server: Ollama, LM Studio, vLLM, llama.cpp, transformers serve, OpenAI."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ class Refused(ExpansionFailed):
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ChatServer:
     """Where to ask; without a model's name the first one that the server lists. The key never appears in a text."""
 
     url: str = LOCAL_URL
@@ -31,11 +31,11 @@ class Endpoint:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"the endpoint's URL is '{self.shown}'; it must look like {LOCAL_URL} or https://api.openai.com/v1.")
+            raise ValueError(f"the chat server's URL is '{self.shown}'; it must look like {LOCAL_URL} or https://api.openai.com/v1.")
         if "@" in parts.netloc or parts.query:
-            raise ValueError(f"the endpoint's URL {self.shown} must hold no name, password or query; the key has a place of its own.")
+            raise ValueError(f"the chat server's URL {self.shown} must hold no name, password or query; the key has a place of its own.")
         if self.seconds <= 0:
-            raise ValueError(f"the endpoint's time limit is {self.seconds} s; it must be above 0.")
+            raise ValueError(f"the chat server's time limit is {self.seconds} s; it must be above 0.")
 
     @property
     def shown(self) -> str:

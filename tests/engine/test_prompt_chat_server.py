@@ -1,4 +1,4 @@
-"""The OpenAI-compatible endpoint: what is sent, what is read, and what each fault says. Against a real HTTP server on loopback."""
+"""The OpenAI-compatible chat server: what is sent, what is read, and what each fault says. Against a real HTTP server on loopback."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from engine.prompt.endpoint import Endpoint
+from engine.prompt.chat_server import ChatServer
 from engine.prompt.expansion import ExpansionFailed, Request
 
 REQUEST = Request("be brief", "<prompt>fox</prompt>", seed=2**63 + 5)
@@ -34,7 +34,7 @@ def ask(handler: Handler, **options: Any) -> str:
     async def run() -> str:
         runner, url = await serve(handler)
         try:
-            return await Endpoint(url, **options).answer(REQUEST)
+            return await ChatServer(url, **options).answer(REQUEST)
         finally:
             await runner.cleanup()
     return asyncio.run(run())
@@ -160,7 +160,7 @@ def test_each_fault_is_told(handler: Handler, told: str):
 
 def test_a_refused_connection_is_told():
     with pytest.raises(ExpansionFailed, match="cannot be reached.*running"):
-        asyncio.run(Endpoint("http://127.0.0.1:9/v1").answer(REQUEST))
+        asyncio.run(ChatServer("http://127.0.0.1:9/v1").answer(REQUEST))
 
 
 def test_an_empty_content_is_an_empty_answer():
@@ -184,7 +184,7 @@ def test_cancelling_closes_the_connection():
 
         runner, url = await serve(waiting)
         try:
-            task = asyncio.create_task(Endpoint(url, "m").answer(REQUEST))
+            task = asyncio.create_task(ChatServer(url, "m").answer(REQUEST))
             await asyncio.wait_for(asked.wait(), 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -199,18 +199,18 @@ def test_cancelling_closes_the_connection():
 @pytest.mark.parametrize("url", ["", "localhost:11434/v1", "ftp://127.0.0.1/v1", "http:///v1", "file:///etc/passwd"])
 def test_a_url_that_is_none_is_told(url: str):
     with pytest.raises(ValueError, match="must look like"):
-        Endpoint(url)
+        ChatServer(url)
 
 
 @pytest.mark.parametrize("url", ["http://user:hidden@127.0.0.1:9/v1", "http://127.0.0.1:9/v1?token=hidden"])
 def test_a_url_with_a_secret_is_refused_without_telling_it(url: str):
     with pytest.raises(ValueError, match="a place of its own") as caught:
-        Endpoint(url)
+        ChatServer(url)
     assert "hidden" not in str(caught.value)
 
 
 def test_the_key_is_in_no_text():
-    endpoint = Endpoint("http://127.0.0.1:9/v1", key="hidden")
+    server = ChatServer("http://127.0.0.1:9/v1", key="hidden")
     with pytest.raises(ExpansionFailed) as caught:
-        asyncio.run(endpoint.answer(REQUEST))
-    assert "hidden" not in str(caught.value) + repr(endpoint)
+        asyncio.run(server.answer(REQUEST))
+    assert "hidden" not in str(caught.value) + repr(server)
