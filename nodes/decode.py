@@ -19,7 +19,7 @@ class Wan22Decode(io.ComfyNode):
             inputs=[
                 io.Latent.Input("samples", tooltip="From Wan 2.2 Sampler."),
                 io.Vae.Input("vae", tooltip="wan_2.1_vae.safetensors, from core Load VAE. Wan 2.2 A14B uses the 2.1 VAE."),
-                io.Int.Input("frames_per_second", default=16, min=4, max=60,
+                io.Int.Input("frames_per_second", default=16, min=decoding.MIN_RATE, max=decoding.MAX_RATE,
                              tooltip="Frame rate of the video; Wan 2.2 was trained at 16."),
             ],
             outputs=[io.Video.Output("video", display_name="VIDEO")],

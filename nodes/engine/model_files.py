@@ -5,6 +5,8 @@ _WAN21 = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/ma
 _REWARD = "https://huggingface.co/alibaba-pai/Wan2.2-Fun-Reward-LoRAs/resolve/main"
 _INTERPOLATION = "https://huggingface.co/Comfy-Org/frame_interpolation/resolve/main/frame_interpolation"
 
+SAFETENSORS = (".safetensors", ".sft")  # endings of such files, in lower case
+
 DOWNLOADS: dict[str, dict[str, str]] = {
     "diffusion_models": {name: f"{_WAN22}/diffusion_models/{name}" for name in (
         "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors")},

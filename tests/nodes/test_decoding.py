@@ -201,7 +201,7 @@ def test_another_vae_decodes_in_its_own_way(pack: ModuleType, vae: Any) -> None:
 
 
 @pytest.mark.parametrize(("samples", "complaint"), [
-    (torch.zeros(1, 48, 2, 4, 4), r"samples has shape \(1, 48, 2, 4, 4\); a Wan 2.2 T2V A14B latent is"),
+    (torch.zeros(1, 48, 2, 4, 4), r"samples has shape \(1, 48, 2, 4, 4\); Wan 2.2 T2V A14B needs"),
     (torch.zeros(1, 16, 4, 4), r"samples has shape \(1, 16, 4, 4\)"),
     (torch.full((1, 16, 2, 4, 4), math.nan), "samples holds NaN"),
 ])

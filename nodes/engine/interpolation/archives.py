@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..model_files import SAFETENSORS
+
 WANTED = "a .safetensors, .pth, .pt or .pkl file with the weights of FILM or RIFE 4.x"
 STORAGES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16, "DoubleStorage": torch.float64,
             "LongStorage": torch.int64, "IntStorage": torch.int32, "BoolStorage": torch.bool}
@@ -34,7 +36,7 @@ def read(path: Path) -> Weights:
 
 
 def _reader(path: Path) -> Any:
-    if path.suffix in (".safetensors", ".sft"):
+    if path.suffix.lower() in SAFETENSORS:
         return load_file
     return read_torchscript if zipfile.is_zipfile(path) and _is_torchscript(path) else _read_pickle
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..model_files import SAFETENSORS
 from .normal_form import LoraError
-
-SAFETENSORS = (".safetensors", ".sft")
 
 
 def read_lora(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

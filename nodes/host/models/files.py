@@ -15,7 +15,7 @@ import torch
 
 from ...engine.checkpoints import CheckpointError, Shape, check_t2v_expert, safetensors_shapes, same_content
 from ...engine.choices import check_choice, choose
-from ...engine.model_files import missing_file
+from ...engine.model_files import SAFETENSORS, missing_file
 from ...engine.text.umt5 import TOKENIZER_KEY, XXL, UMT5Size, umt5_size
 
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -28,7 +28,6 @@ DEVICES: dict[str, dict[str, Any]] = {
     "default": {},
     "cpu": {"load_device": torch.device("cpu"), "offload_device": torch.device("cpu")},
 }
-SAFETENSORS = (".safetensors", ".sft")
 
 
 def model_names(folder: str) -> list[str]:
@@ -48,7 +47,7 @@ def check_expert_files(high_noise_model: str, low_noise_model: str, weight_dtype
     check_choice("weight_dtype", weight_dtype, WEIGHT_DTYPES)
     high, low = (model_path("diffusion_models", name) for name in (high_noise_model, low_noise_model))
     for path in (high, low):
-        if path.suffix in SAFETENSORS:
+        if path.suffix.lower() in SAFETENSORS:
             check_t2v_expert(safetensors_shapes(path), path.name)
     if same_content(high, low):
         raise CheckpointError(f"high_noise_model '{high_noise_model}' and low_noise_model '{low_noise_model}' hold the same weights. "
@@ -64,7 +63,7 @@ def load_expert(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatche
 def text_encoder_size(name: str) -> UMT5Size:
     """Size of the UMT5 encoder in the file; CheckpointError when it is something else. Reads the header only."""
     path = model_path("text_encoders", name)
-    if path.suffix in SAFETENSORS:
+    if path.suffix.lower() in SAFETENSORS:
         return umt5_size(safetensors_shapes(path), path.name)
     return umt5_size(_shapes(comfy.utils.load_torch_file(str(path), safe_load=True)), path.name)
 

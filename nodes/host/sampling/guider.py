@@ -18,6 +18,7 @@ from ...engine.sampling.experts import Guidance, StepPlan, is_high_noise
 from ...engine.sampling.schedules import TRAIN_TIMESTEPS
 from ..messages import show_now
 from ..models.memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
+from ..video.latents import check_latent
 from .acceleration import BlockCache
 
 TIMESTEP_ROUNDING = 1e-4
@@ -53,15 +54,6 @@ def check_expert(slot: str, model: Model) -> None:
     if channels != T2V_CHANNELS:
         raise ValueError(f"{slot} takes {channels} input channels; a Wan 2.2 text-to-video expert takes {T2V_CHANNELS}. "
                          "Image-to-video experts and the 5B model do not fit here.")
-
-
-def check_latent(latent: torch.Tensor) -> None:
-    """ValueError unless this is a finite Wan latent (B, 16, T, H, W)."""
-    if latent.ndim != 5 or latent.shape[1] != T2V_CHANNELS:
-        raise ValueError(f"latent_image has shape {tuple(latent.shape)}; Wan 2.2 T2V A14B needs (batch, {T2V_CHANNELS}, frames, height, width). "
-                         "Use Wan 2.2 Empty Latent (the 5B model's latent has 48 channels and does not fit).")
-    if not torch.isfinite(latent).all():
-        raise ValueError("latent_image holds NaN or infinite values; run the node that made it again.")
 
 
 class Expert(comfy.samplers.CFGGuider):
@@ -130,7 +122,8 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
         """Run `sampler` from `noise` (B, 16, T, H/8, W/8) over `sigmas`; the core entry point of every GUIDER."""
         if len(sigmas) < 2:
             return latent_image
-        check_latent(latent_image)
+        check_latent("latent_image", latent_image, "Use Wan 2.2 Empty Latent (the 5B model's latent has 48 channels and does not fit).",
+                     "Run the node that made it again.")
         plan = self.plan(sampler, sigmas)
         if plan.needs_negative() and not self.negative:
             raise ValueError(f"negative is not connected, but guidance is {self.guidance.high} / {self.guidance.low}. "

@@ -20,7 +20,7 @@ from ...engine.choices import check_range
 from ...engine.frames import FrameStream, section
 from ...engine.video.sizes import LATENT_STRIDE
 from ..models.memory import is_out_of_memory
-from .latents import PROMPT, Latent, frame_count
+from .latents import PROMPT, Latent, check_latent, frame_count
 from .lazy import LazyVideo
 from .vae import decoded
 
@@ -39,7 +39,8 @@ def decode(latent: Latent, vae: comfy.sd.VAE, frames_per_second: int) -> LazyVid
     check_range("frames_per_second", frames_per_second, MIN_RATE, MAX_RATE)
     check_vae(vae)
     samples = latent["samples"]
-    check_samples(samples)
+    check_latent("samples", samples, "Connect what a sampler made from Wan 2.2 Empty Latent.",
+                 "There is no picture in it. Run the sampler again, with another weight_dtype or without --fast if it happens every time.")
     frames, (batch, _, _, height, width) = frame_count(latent), samples.shape
     keep_latent = partial(kept_latent, samples)
     stream = FrameStream(width * LATENT_STRIDE, height * LATENT_STRIDE, batch * frames, Fraction(frames_per_second),
@@ -53,15 +54,6 @@ def check_vae(vae: comfy.sd.VAE) -> None:
     if channels != T2V_CHANNELS:
         raise ValueError(f"this VAE has {channels} latent channels; Wan 2.2 T2V A14B needs the Wan 2.1 VAE with {T2V_CHANNELS}. "
                          "Load wan_2.1_vae.safetensors (wan2.2_vae belongs to the 5B model).")
-
-
-def check_samples(samples: torch.Tensor) -> None:
-    """ValueError unless this is a finite Wan latent (B, 16, T, H, W)."""
-    if samples.ndim != 5 or samples.shape[1] != T2V_CHANNELS:
-        raise ValueError(f"samples has shape {tuple(samples.shape)}; a Wan 2.2 T2V A14B latent is (batch, {T2V_CHANNELS}, frames, height, width).")
-    if not torch.isfinite(samples).all():
-        raise ValueError("samples holds NaN or infinite values: there is no picture in it. Run the sampler again, with another weight_dtype or "
-                         "without --fast if it happens every time.")
 
 
 def kept_latent(samples: torch.Tensor) -> Path:

@@ -20,7 +20,8 @@ from ...engine.interpolation.checkpoints import build, detect
 from ...engine.interpolation.film import Film
 from ...engine.interpolation.rife import Rife
 from ...engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
-from ..models.files import SAFETENSORS, model_names, model_path
+from ...engine.model_files import SAFETENSORS
+from ..models.files import model_names, model_path
 from ..models.memory import Model, is_out_of_memory, keep_loaded, on_device, shares_memory
 from .lazy import following, stream_of
 
@@ -59,7 +60,7 @@ def check_interpolator_choice(name: str) -> None:
     if name == NONE:
         return
     path = interpolator_path(name)
-    header_only = path.suffix in SAFETENSORS
+    header_only = path.suffix.lower() in SAFETENSORS
     detect({key: torch.empty(shape, device="meta") for key, shape in safetensors_shapes(path).items()} if header_only else read(path))
 
 

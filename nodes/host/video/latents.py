@@ -14,6 +14,15 @@ NUM_FRAMES = "wan22_num_frames"
 PROMPT = "wan22_prompt"
 
 
+def check_latent(slot: str, samples: torch.Tensor, shape_cure: str, value_cure: str) -> None:
+    """ValueError unless what came in by `slot` is a finite Wan latent (B, 16, T, H, W); the cures end its sentences."""
+    if samples.ndim != 5 or samples.shape[1] != T2V_CHANNELS:
+        raise ValueError(f"{slot} has shape {tuple(samples.shape)}; Wan 2.2 T2V A14B needs (batch, {T2V_CHANNELS}, frames, height, width). "
+                         f"{shape_cure}")
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"{slot} holds NaN or infinite values. {value_cure}")
+
+
 def empty(size: Size, num_frames: int) -> Latent:
     """Zeros for `num_frames` frames; the exact number rides along so that decoding can trim to it."""
     shape = (1, T2V_CHANNELS, latent_frames(num_frames), size.height // LATENT_STRIDE, size.width // LATENT_STRIDE)
