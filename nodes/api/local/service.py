@@ -121,9 +121,9 @@ class LocalService:
 
     async def _keep(self, job: Job) -> None:
         try:
-            self.store.forget_the_oldest()
             if job.request_id in self.store.jobs:
                 await self.store.keep(job)
+            self.store.forget_the_oldest()  # afterwards: a video that cannot be deleted must not cost this job its file
         except OSError as error:
             log.warning("API request %s is not kept beyond a restart: %s", job.request_id, error)
 
