@@ -46,9 +46,9 @@ class Wan22CheckPrompt(io.ComfyNode):
     async def execute(cls, text: str, enabled: bool, classifier: str, threshold: float, unsafe_labels: str = "") -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(text)
-        found = str(safety.check_prompt(text, classifier, threshold, unsafe_labels))
-        messages.show(cls.hidden.unique_id, found)
-        return io.NodeOutput(text, ui=ui.PreviewText(found))
+        verdict = str(safety.check_prompt(text, classifier, threshold, unsafe_labels))
+        messages.show(cls.hidden.unique_id, verdict)
+        return io.NodeOutput(text, ui=ui.PreviewText(verdict))
 
 
 class Wan22CheckVideo(io.ComfyNode):
@@ -91,7 +91,7 @@ class Wan22CheckVideo(io.ComfyNode):
             return io.NodeOutput(video)
         node_id = cls.hidden.unique_id
 
-        def told(report: Report) -> None:
+        def report_to(report: Report) -> None:
             messages.show(node_id, str(report))
 
-        return io.NodeOutput(safety.checked_video(video, classifier, threshold, when_unsafe, every, unsafe_labels, told))
+        return io.NodeOutput(safety.checked_video(video, classifier, threshold, when_unsafe, every, unsafe_labels, report_to))

@@ -181,11 +181,11 @@ def _addresses(job: Job, base_url: str) -> dict[str, str]:
 def parse(body: bytes) -> TextToVideoInput:
     """The request in an HTTP body; InvalidRequest for whatever is not one. Read by `json` and not by pydantic, which takes the last of two values
     for one name and says neither where a mistake is nor what FastAPI, and with it the hosted endpoint, says of it."""
-    given = _decoded(body)
-    if not isinstance(given, dict):
-        raise _refused('The body should be a JSON object, such as {"prompt": "..."}', "model_attributes_type", input=given)
+    values = _decoded(body)
+    if not isinstance(values, dict):
+        raise _refused('The body should be a JSON object, such as {"prompt": "..."}', "model_attributes_type", input=values)
     try:
-        return TextToVideoInput.model_validate(given)
+        return TextToVideoInput.model_validate(values)
     except ValidationError as error:
         raise InvalidRequest.of(error) from error
 

@@ -92,8 +92,8 @@ def _stream() -> Json:
 
 def _result() -> Json:
     return {"operationId": "result", "summary": "The video of a request", "parameters": [_request_id()],
-            "responses": {"200": _json("The video.", "TextToVideoOutput", VIDEO), **_told("It is still in progress.", StillInProgress()),
-                          **_told("It was refused by a safety check.", ContentPolicyViolation(PROMPT, "unsafe 0.97, the threshold is 0.5.")),
+            "responses": {"200": _json("The video.", "TextToVideoOutput", VIDEO), **_error_answers("It is still in progress.", StillInProgress()),
+                          **_error_answers("It was refused by a safety check.", ContentPolicyViolation(PROMPT, "unsafe 0.97, the threshold is 0.5.")),
                           **_cancelled(), **_failures(), **_unknown()}}
 
 
@@ -101,7 +101,7 @@ def _cancel() -> Json:
     late = _json("It is complete already, or the request cannot be read.", "CancelledTooLate", _cancellation("ALREADY_COMPLETED"))
     return {"operationId": "cancel", "summary": "Cancel a request", "parameters": [_request_id()],
             "responses": {"202": _json("It will stop.", "Cancellation", _cancellation("CANCELLATION_REQUESTED")),
-                          "400": late, **_told("The key is missing or wrong.", Unauthorized()),
+                          "400": late, **_error_answers("The key is missing or wrong.", Unauthorized()),
                           "404": _json("There is no such request.", "Cancellation", _cancellation("NOT_FOUND"))}}
 
 
@@ -142,20 +142,20 @@ def _json(description: str, name: str, *examples: Json) -> Json:
     return {"description": description, "content": {"application/json": {"schema": _reference(name), "examples": shown}}}
 
 
-def _told(description: str, *errors: ApiError) -> Json:
+def _error_answers(description: str, *errors: ApiError) -> Json:
     """The answer under its status; all errors have the same."""
     name = "ModelErrorBody" if isinstance(errors[0], InvalidRequest) else "InfrastructureBody"
     return {str(errors[0].status): _json(description, name, *(error.body() for error in errors))}
 
 
 def _unreadable() -> Json:
-    return _told("The request cannot be read.", BadRequest("The header Host holds no host."))
+    return _error_answers("The request cannot be read.", BadRequest("The header Host holds no host."))
 
 
 def _refusals() -> Json:
-    return {**_told("The key is missing or wrong.", Unauthorized()),
-            **_told(f"The body is longer than {MAX_BODY_BYTES} bytes.", PayloadTooLarge(MAX_BODY_BYTES)),
-            **_told("The request is not valid, or a safety check refused it.", _refused(), ContentPolicyViolation(PROMPT))}
+    return {**_error_answers("The key is missing or wrong.", Unauthorized()),
+            **_error_answers(f"The body is longer than {MAX_BODY_BYTES} bytes.", PayloadTooLarge(MAX_BODY_BYTES)),
+            **_error_answers("The request is not valid, or a safety check refused it.", _refused(), ContentPolicyViolation(PROMPT))}
 
 
 def _refused() -> InvalidRequest:
@@ -167,16 +167,16 @@ def _refused() -> InvalidRequest:
 
 
 def _cancelled() -> Json:
-    return _told("It was cancelled.", Cancelled())
+    return _error_answers("It was cancelled.", Cancelled())
 
 
 def _failures() -> Json:
-    return {**_told("It failed.", InternalError("OSError. The server's log says more.")),
-            **_told("The queue is full, or models are missing.", QueueFull(100))}
+    return {**_error_answers("It failed.", InternalError("OSError. The server's log says more.")),
+            **_error_answers("The queue is full, or models are missing.", QueueFull(100))}
 
 
 def _unknown() -> Json:
-    return {**_told("The key is missing or wrong.", Unauthorized()), **_told("There is no such request.", NotFound("Request 1"))}
+    return {**_error_answers("The key is missing or wrong.", Unauthorized()), **_error_answers("There is no such request.", NotFound("Request 1"))}
 
 
 def _request_id() -> Json:

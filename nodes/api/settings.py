@@ -91,11 +91,11 @@ class Settings(_Section):
         """
         if not self.keys:
             return "" if local else None
-        scheme, _, given = authorization.partition(" ")
-        known = _matches(given.strip(), self.keys) and scheme.lower() in ("key", "bearer")
-        return hashlib.sha256(given.strip().encode()).hexdigest()[:16] if known else None
+        scheme, _, key = authorization.partition(" ")
+        valid = _matches(key.strip(), self.keys) and scheme.lower() in ("key", "bearer")
+        return hashlib.sha256(key.strip().encode()).hexdigest()[:16] if valid else None
 
 
-def _matches(given: str, keys: Sequence[str]) -> bool:
+def _matches(candidate: str, keys: Sequence[str]) -> bool:
     """Compared with every key in a time that tells nothing of how much was right."""
-    return any([hmac.compare_digest(given.encode("utf-8", "surrogatepass"), key.encode()) for key in keys])
+    return any([hmac.compare_digest(candidate.encode("utf-8", "surrogatepass"), key.encode()) for key in keys])

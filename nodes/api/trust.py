@@ -13,9 +13,9 @@ def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:
 
     `remote` is the address of the other end. A page's own host in `Host` (DNS rebinding) or in `Origin`, "null" too, makes it a stranger.
     """
-    given = {name.lower(): value for name, value in headers.items()}
-    return (_is_loopback(remote or "") and _names_this_machine(f"//{given.get('host', '')}")
-            and ("origin" not in given or _names_this_machine(given["origin"])) and not any(name.startswith(OF_PROXIES) for name in given))
+    lowered = {name.lower(): value for name, value in headers.items()}
+    return (_is_loopback(remote or "") and _names_this_machine(f"//{lowered.get('host', '')}")
+            and ("origin" not in lowered or _names_this_machine(lowered["origin"])) and not any(name.startswith(OF_PROXIES) for name in lowered))
 
 
 def _names_this_machine(url: str) -> bool:

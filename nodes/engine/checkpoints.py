@@ -64,8 +64,8 @@ def check_t2v_expert(shapes: Mapping[str, Shape], name: str) -> None:
 
 
 def _foreign_file(shapes: Mapping[str, Shape]) -> str:
-    known = (what for ending, what in OTHER_FILES if any(key.endswith(ending) for key in shapes))
-    return next(known, "some other network")
+    matches = (what for ending, what in OTHER_FILES if any(key.endswith(ending) for key in shapes))
+    return next(matches, "some other network")
 
 
 def same_content(first: Path, second: Path) -> bool:

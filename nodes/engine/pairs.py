@@ -22,8 +22,8 @@ def _mentions(name: str) -> list[tuple[int, int, str]]:
 
 def expert_in_name(path: str) -> str | None:
     """"high", "low", or None when the file name says neither or both."""
-    said = {expert for _, _, expert in _mentions(_file_name(path))}
-    return said.pop() if len(said) == 1 else None
+    experts = {expert for _, _, expert in _mentions(_file_name(path))}
+    return experts.pop() if len(experts) == 1 else None
 
 
 def without_expert(path: str) -> str:

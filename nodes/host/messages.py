@@ -42,8 +42,8 @@ def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
         log.warning("%s", warning)
     for line in lines:
         log.info("%s", line)
-    told = [*(f"Warning: {warning}" for warning in warnings), *lines]
-    show(node_id, told[0] if len(told) == 1 else "\n".join(f"- {line}" for line in told))  # Nodes 2.0 reads it as Markdown
+    texts = [*(f"Warning: {warning}" for warning in warnings), *lines]
+    show(node_id, texts[0] if len(texts) == 1 else "\n".join(f"- {line}" for line in texts))  # Nodes 2.0 reads it as Markdown
 
 
 def show(node_id: str | None, text: str) -> None:

@@ -81,11 +81,11 @@ def check_prompt(text: str, classifier: str, threshold: float, override: str) ->
     check_text_settings(classifier, threshold, override)
     if not text.strip():
         return Verdict({}, 0.0)
-    found = phrase_list().check(text) if classifier == PHRASES else _worst_window(classifier, text, override)
-    if found.unsafe >= threshold:
-        raise UnsafeContent(f"the prompt is {found}, the threshold is {threshold:g}. Nothing was drawn. "
+    verdict = phrase_list().check(text) if classifier == PHRASES else _worst_window(classifier, text, override)
+    if verdict.unsafe >= threshold:
+        raise UnsafeContent(f"the prompt is {verdict}, the threshold is {threshold:g}. Nothing was drawn. "
                             "Change the prompt, or raise the threshold if the check is wrong.")
-    return found
+    return verdict
 
 
 def _worst_window(classifier: str, text: str, override: str) -> Verdict:
@@ -99,17 +99,17 @@ def _worst_window(classifier: str, text: str, override: str) -> Verdict:
                         padding=True, return_tensors="pt")
     pairs = zip(windows["input_ids"].split(1), windows["attention_mask"].split(1), strict=True)
     try:
-        return max((network.verdict(input_ids=ids, attention_mask=mask) for ids, mask in pairs), key=lambda found: found.unsafe)
+        return max((network.verdict(input_ids=ids, attention_mask=mask) for ids, mask in pairs), key=lambda verdict: verdict.unsafe)
     finally:
         network.managed.unload()
 
 
 def checked_video(video: Input.Video, classifier: str, threshold: float, action: str, every: int, override: str,
-                  told: Callable[[Report], None]) -> Input.Video:
+                  report_to: Callable[[Report], None]) -> Input.Video:
     """VIDEO that is looked at while somebody pulls it; see engine.safety.stream."""
     check_picture_settings(classifier, threshold, override)
     source, folder = stream_of(video), folder_of(FOLDER, classifier, needs_tokenizer=False)
-    check = Check(threshold, action, every, told)
+    check = Check(threshold, action, every, report_to)
     return following(video, replace(source, pull=lambda: checked(source.pull(), PictureClassifier(folder, override), check)))
 
 

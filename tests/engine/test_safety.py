@@ -37,7 +37,7 @@ def run(red: range, **options) -> tuple[torch.Tensor, list, list[int]]:
         looks.append(1)
         return red_is_unsafe(picture)
 
-    check = Check(0.5, told=lambda report: reports.append((report.looked_at, report.blurred, report.worst)), **options)
+    check = Check(0.5, report_to=lambda report: reports.append((report.looked_at, report.blurred, report.worst)), **options)
     return torch.cat(list(checked(clip(red), look, check))), reports, looks
 
 

@@ -48,8 +48,8 @@ async def put(prompt_id: str, prompt: Prompt) -> None:
     prompt = server.trigger_on_prompt({"prompt": prompt, "prompt_id": prompt_id})["prompt"]
     valid, error, outputs, node_errors = await execution.validate_prompt(prompt_id, prompt, None)
     if not valid:
-        told = [_sentence(each) for node in node_errors.values() for each in node["errors"]]
-        raise PromptRefused(" ".join(dict.fromkeys(told)) or error["message"])
+        sentences = [_sentence(each) for node in node_errors.values() for each in node["errors"]]
+        raise PromptRefused(" ".join(dict.fromkeys(sentences)) or error["message"])
     number, server.number = server.number, server.number + 1
     server.prompt_queue.put((number, prompt_id, prompt, {"create_time": int(time.time() * 1000)}, outputs, {}))
 
@@ -94,9 +94,9 @@ def outcome(prompt_id: str) -> Outcome | None:
     entry = PromptServer.instance.prompt_queue.get_history(prompt_id=prompt_id).get(prompt_id)
     if entry is None:
         return None
-    said = dict(message[:2] for message in (entry["status"] or {}).get("messages", []))
-    error = said.get("execution_error", {})
-    return Outcome(entry["outputs"], "execution_interrupted" in said, error.get("exception_type", ""), error.get("exception_message", "").strip())
+    messages = dict(message[:2] for message in (entry["status"] or {}).get("messages", []))
+    error = messages.get("execution_error", {})
+    return Outcome(entry["outputs"], "execution_interrupted" in messages, error.get("exception_type", ""), error.get("exception_message", "").strip())
 
 
 class LogLines(logging.Handler):

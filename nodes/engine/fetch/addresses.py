@@ -122,10 +122,10 @@ def _check_listed(url: str, host: str, port: int | None, listed: tuple[str, ...]
 
 
 def _matches(pattern: str, host: str, port: int | None) -> bool:
-    found = _LISTED.fullmatch(pattern)
-    if not found or (int(found["port"]) if found["port"] else None) != port:
+    match = _LISTED.fullmatch(pattern)
+    if not match or (int(match["port"]) if match["port"] else None) != port:
         return False
-    name = found["host"].strip("[]")
+    name = match["host"].strip("[]")
     return host.endswith(f".{name}") if pattern.startswith("*.") else host == name
 
 
@@ -142,10 +142,10 @@ class CheckedResolver(AbstractResolver):
         self._rules, self._inner = rules, inner or ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        if not all(self._rules.reach(ipaddress.ip_address(result["host"])) for result in found):
+        addresses = await self._inner.resolve(host, port, family)
+        if not all(self._rules.reach(ipaddress.ip_address(result["host"])) for result in addresses):
             raise AddressRefused(f"{shown(host)} leads to an address that is not on the public internet, and this server is not set up to go there.")
-        return found
+        return addresses
 
     async def close(self) -> None:
         await self._inner.close()

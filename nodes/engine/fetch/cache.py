@@ -27,7 +27,7 @@ class Entry:
         self.part, self.lock = key.with_suffix(".part"), key.with_suffix(".lock")
         self._etag, self._record = key.with_suffix(".etag"), key.with_suffix(".json")
 
-    def found(self) -> Path | None:
+    def file(self) -> Path | None:
         """The finished file, hashed again where its size or time changed; None where it is missing or another one."""
         try:
             record = json.loads(self._record.read_text(encoding="utf-8"))

@@ -61,7 +61,7 @@ class Downloader:
             await in_thread(self.folder.mkdir, parents=True, exist_ok=True)
             entry = Entry(self.folder, address)
             async with locked(entry.lock, lambda: log(f"{source}: another process is downloading it, waiting")):
-                return await in_thread(entry.found) or await self._downloaded(source, entry, log)
+                return await in_thread(entry.file) or await self._downloaded(source, entry, log)
 
     @asynccontextmanager
     async def _readable_errors(self, source: RepoFile | WebFile) -> AsyncIterator[None]:

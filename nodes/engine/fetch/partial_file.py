@@ -71,13 +71,13 @@ class Progress:
 
     def __init__(self, log: Callable[[str], None], name: str, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._name, self._total, self._clock = log, name, total, clock
-        self._said_at, self._said = clock(), 0
+        self._reported_at, self._reported = clock(), 0
 
     def at(self, size: int) -> None:
-        far = size - self._said >= (self._total or math.inf) * PROGRESS_STEP
-        if not far and self._clock() - self._said_at < PROGRESS_SECONDS:
+        far = size - self._reported >= (self._total or math.inf) * PROGRESS_STEP
+        if not far and self._clock() - self._reported_at < PROGRESS_SECONDS:
             return
-        self._said_at, self._said = self._clock(), size
+        self._reported_at, self._reported = self._clock(), size
         part = f"{100 * size // self._total} % of {megabytes(self._total)}" if self._total else megabytes(size)
         self._log(f"{self._name}: {part}")
 

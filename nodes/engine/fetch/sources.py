@@ -72,8 +72,8 @@ def lora_source(path: str, weight_name: str | None, local_names: Collection[str]
     """
     if not path.strip() or len(path) > MAX_PATH or "\0" in path:
         raise DownloadRefused(f"a LoRA's path has {len(path)} characters; it must have 1 to {MAX_PATH}, and no NUL.")
-    if (known := _listed(path, local_names)) is not None:
-        return LocalFile(known)
+    if (local := _listed(path, local_names)) is not None:
+        return LocalFile(local)
     if re.match(r"[A-Za-z][\w+.-]+:/", path):
         return _on_the_web(path, weight_name or "")
     check_relative(path)
@@ -87,10 +87,10 @@ def local_file(name: str, folders: Iterable[Path]) -> Path:
     """The file of a local name in one of `folders`. DownloadRefused where there is none, or where a link leads out of the folder."""
     check_relative(name)
     for folder in folders:
-        found = (folder / name.replace("\\", "/")).resolve()
-        if found.is_file():
-            if found.is_relative_to(folder.resolve()):
-                return found
+        file = (folder / name.replace("\\", "/")).resolve()
+        if file.is_file():
+            if file.is_relative_to(folder.resolve()):
+                return file
             raise DownloadRefused(f"the LoRA '{shown(name)}' is a link to a file outside the loras folders. Copy it there, or add its folder to "
                                   "extra_model_paths.yaml.")
     raise DownloadRefused(f"this server has no LoRA '{shown(name)}'. Press R in ComfyUI to refresh the list.")
@@ -105,22 +105,23 @@ def check_relative(name: str) -> None:
 
 def chosen(names: Iterable[str], repo: str) -> str:
     """The only .safetensors file among a repository's; DownloadRefused, with a list, where there is none or a choice."""
-    found = sorted(name for name in names if name.endswith(SUFFIX))
-    if len(found) != 1:
-        listed = ", ".join(shown(name) for name in found[:LISTED]) + (f" and {len(found) - LISTED} more" if len(found) > LISTED else "")
-        cure = f"Name one as weight_name: {listed}." if found else "Only safetensors files are used."
-        raise DownloadRefused(f"the repository {repo} has {len(found)} .safetensors files; without weight_name there must be 1. {cure}")
-    return _weight_name(found[0])
+    candidates = sorted(name for name in names if name.endswith(SUFFIX))
+    if len(candidates) != 1:
+        more = f" and {len(candidates) - LISTED} more" if len(candidates) > LISTED else ""
+        listed = ", ".join(shown(name) for name in candidates[:LISTED]) + more
+        cure = f"Name one as weight_name: {listed}." if candidates else "Only safetensors files are used."
+        raise DownloadRefused(f"the repository {repo} has {len(candidates)} .safetensors files; without weight_name there must be 1. {cure}")
+    return _weight_name(candidates[0])
 
 
 def _listed(path: str, local_names: Collection[str]) -> str | None:
     """The listed name that `path` spells, with either slash, with or without its ending."""
     by_spelling = {name.replace("\\", "/"): name for name in local_names}
     wanted = path.replace("\\", "/")
-    known = by_spelling.get(wanted, by_spelling.get(wanted + SUFFIX))
-    if known is not None:
-        check_relative(known)
-    return known
+    match = by_spelling.get(wanted, by_spelling.get(wanted + SUFFIX))
+    if match is not None:
+        check_relative(match)
+    return match
 
 
 def _on_the_web(path: str, weight_name: str) -> RepoFile | WebFile:

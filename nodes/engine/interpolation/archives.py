@@ -68,13 +68,13 @@ class _Record:
         self.attributes = state
 
     def tensors(self, prefix: str = "") -> Weights:
-        found: Weights = {}
+        weights: Weights = {}
         for name, value in self.attributes.items():
             if isinstance(value, torch.Tensor):
-                found[prefix + name] = value
+                weights[prefix + name] = value
             elif isinstance(value, _Record):
-                found |= value.tensors(f"{prefix}{name}.")
-        return found
+                weights |= value.tensors(f"{prefix}{name}.")
+        return weights
 
 
 class _ScriptUnpickler(pickle.Unpickler):
@@ -89,9 +89,9 @@ class _ScriptUnpickler(pickle.Unpickler):
             return _Record
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        known = {("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor, ("collections", "OrderedDict"): collections.OrderedDict}
-        if (module, name) in known:
-            return known[module, name]
+        allowed = {("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor, ("collections", "OrderedDict"): collections.OrderedDict}
+        if (module, name) in allowed:
+            return allowed[module, name]
         if module == "torch.jit._pickle":
             return _as_is
         raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which no weight file needs")

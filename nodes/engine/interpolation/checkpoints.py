@@ -60,7 +60,7 @@ def detect(weights: Mapping[str, torch.Tensor]) -> Architecture:
             shape = shape_of(named)
         except (KeyError, IndexError):
             continue
-        name = next((version for version, known in versions.items() if _same_weights(known, shape)), None)
+        name = next((version for version, published in versions.items() if _same_weights(published, shape)), None)
         if name is None:
             raise ValueError(f"the weights are those of an unknown {family}: {shape}. Known are {family} {', '.join(versions)}.")
         return Architecture(f"{family} {name}", versions[name], next(iter(named.values())).dtype)
@@ -122,5 +122,5 @@ def _rife_shape(named: Mapping[str, torch.Tensor]) -> RifeShape:
     return RifeShape(channels, (), trunk, encoder, named["blocks.0.lastconv.bias"].shape[0])
 
 
-def _same_weights(known: RifeShape | FilmShape, found: RifeShape | FilmShape) -> bool:
-    return (replace(known, scales=()) if isinstance(known, RifeShape) else known) == found
+def _same_weights(published: RifeShape | FilmShape, shape: RifeShape | FilmShape) -> bool:
+    return (replace(published, scales=()) if isinstance(published, RifeShape) else published) == shape

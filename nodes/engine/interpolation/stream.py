@@ -83,13 +83,13 @@ class _Run:
 
     def frames(self, clip: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         before: torch.Tensor | None = None
-        known: Any = None
+        features: Any = None
         for frame in _checked_frames(clip):
             if before is not None:
-                known = self._features(before) if known is None else known
-                known_next = self._features(frame)
-                yield self._between(before, known, known_next)
-                known = known_next
+                features = self._features(before) if features is None else features
+                features_next = self._features(frame)
+                yield self._between(before, features, features_next)
+                features = features_next
             yield frame
             before = frame
         if before is None:
@@ -102,13 +102,13 @@ class _Run:
         return self.network.features(F.pad(image, (0, -width % self.network.multiple, 0, -height % self.network.multiple), mode="replicate"))
 
     @torch.no_grad()
-    def _between(self, before: torch.Tensor, known: Any, known_next: Any) -> torch.Tensor:
+    def _between(self, before: torch.Tensor, features: Any, features_next: Any) -> torch.Tensor:
         """The new frames of one pair, (new_frames, H, W, 3) like `before` (1, H, W, 3)."""
         height, width = before.shape[1:3]
         if self.new_frames in self.network.recursive:
-            new = self._halving(known, known_next, self.new_frames)
+            new = self._halving(features, features_next, self.new_frames)
         else:
-            new = self._at(known, known_next, [(index + 1) / (self.new_frames + 1) for index in range(self.new_frames)])
+            new = self._at(features, features_next, [(index + 1) / (self.new_frames + 1) for index in range(self.new_frames)])
         middle = slice(self.new_frames // 2, self.new_frames // 2 + 1)
         bent = (image[middle, :, :height, :width] for image in (new.first, new.second))
         if self.scene_cut is not None and similarity(*bent) < self.scene_cut:
@@ -116,18 +116,18 @@ class _Run:
         frames = rearrange(new.frames[..., :height, :width].clamp(0, 1), "t c h w -> t h w c")
         return frames.to(before.device, before.dtype).contiguous()
 
-    def _halving(self, known: Any, known_next: Any, count: int) -> Warped:
+    def _halving(self, features: Any, features_next: Any, count: int) -> Warped:
         """1, 3, 7, ... new frames, each half-way between two others."""
-        middle = self._at(known, known_next, [0.5])
+        middle = self._at(features, features_next, [0.5])
         if count == 1:
             return middle
-        known_middle = self.network.features(middle.frames.clamp(0, 1))
-        earlier = self._halving(known, known_middle, count // 2)
-        return _joined([earlier, middle, self._halving(known_middle, known_next, count // 2)])
+        features_middle = self.network.features(middle.frames.clamp(0, 1))
+        earlier = self._halving(features, features_middle, count // 2)
+        return _joined([earlier, middle, self._halving(features_middle, features_next, count // 2)])
 
-    def _at(self, known: Any, known_next: Any, moments: list[float]) -> Warped:
+    def _at(self, features: Any, features_next: Any, moments: list[float]) -> Warped:
         """At several moments at once, as many as fit into memory."""
-        pair = self.network.pair(known, known_next)
+        pair = self.network.pair(features, features_next)
         timesteps = torch.tensor(moments, device=self.interpolator.device)
         made: list[Warped] = []
         done = 0

@@ -88,11 +88,11 @@ def normal_form(tensors: Tensors, metadata: Mapping[str, str], model_shapes: Map
     parts: dict[str | None, Part] = defaultdict(Part)
     ignored: dict[str, list[str]] = defaultdict(list)
     for key, tensor in tensors.items():
-        found = _parse(key, spellings)
-        if found is None:
+        parsed = _parse(key, spellings)
+        if parsed is None:
             ignored[_reason(key)].append(key)
             continue
-        family, module, role = found
+        family, module, role = parsed
         _check_values(name, key, tensor)
         part = parts[family.expert]
         if role in part.modules[module]:
@@ -121,8 +121,8 @@ def _parse(key: str, spellings: Spellings) -> tuple[Family, str, str] | None:
             path = key[: match.start()]
             if role == "diff_m":
                 path += ".modulation"
-            found = spellings.resolve(path)
-            return (*found, "diff" if role == "diff_m" else match.expand(role)) if found else None
+            target = spellings.resolve(path)
+            return (*target, "diff" if role == "diff_m" else match.expand(role)) if target else None
     return None
 
 
@@ -224,10 +224,10 @@ def _fit(name: str, module: str, roles: dict[str, torch.Tensor], model_shapes: M
         raise LoraError(_mismatch(name, f"{module} (DoRA magnitude)", tuple(roles["dora_scale"].shape), (delta[0], 1)))
 
 
-def _mismatch(name: str, module: str, found: Shape, expected: Shape | None) -> str:
-    made_for = next((WAN_WIDTHS[side] for side in found if side in WAN_WIDTHS and (expected is None or side not in expected)), None)
+def _mismatch(name: str, module: str, shape: Shape, expected: Shape | None) -> str:
+    made_for = next((WAN_WIDTHS[side] for side in shape if side in WAN_WIDTHS and (expected is None or side not in expected)), None)
     origin = f" It was made for {made_for}." if made_for else ""
-    return f"{name}: {module} has shape {found}, the model expects {expected}.{origin} Choose a LoRA for Wan 2.2 T2V A14B or Wan 2.1 T2V 14B."
+    return f"{name}: {module} has shape {shape}, the model expects {expected}.{origin} Choose a LoRA for Wan 2.2 T2V A14B or Wan 2.1 T2V 14B."
 
 
 def _delta_shape(name: str, module: str, roles: Mapping[str, torch.Tensor]) -> tuple[int, int] | None:
@@ -269,7 +269,7 @@ def _kronecker_factor(name: str, module: str, roles: Mapping[str, torch.Tensor],
 
 def _nothing_fits(name: str, tensors: Tensors, ignored: Mapping[str, list[str]]) -> str:
     other = next((what for pattern, what in OTHER_MODELS if any(pattern.search(key) for key in tensors)), None)
-    found = other or ("a LoRA for the text encoder or I2V layers only" if set(ignored) <= {"I2V only", "text encoder"} and ignored
+    content = other or ("a LoRA for the text encoder or I2V layers only" if set(ignored) <= {"I2V only", "text encoder"} and ignored
                       else f"no known LoRA of Wan (first key: {next(iter(tensors), 'none')})")
-    return (f"{name}: none of its {len(tensors)} tensors fits: it is {found}. The model expects a LoRA for Wan, with keys like "
+    return (f"{name}: none of its {len(tensors)} tensors fits: it is {content}. The model expects a LoRA for Wan, with keys like "
             "diffusion_model.blocks.0.self_attn.q.lora_A.weight. Choose a LoRA for Wan 2.2 T2V A14B or Wan 2.1 T2V 14B.")

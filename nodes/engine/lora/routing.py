@@ -35,10 +35,10 @@ class Route:
 
 def partner_name(name: str, files: Collection[str]) -> str | None:
     """The only file in the same folder that differs from `name` just in saying the other expert; None where there is none or several."""
-    said = expert_in_name(name)
-    if said is None:
+    expert = expert_in_name(name)
+    if expert is None:
         return None
-    partners = [file for file in files if expert_in_name(file) == other_expert(said) and without_expert(file) == without_expert(name)]
+    partners = [file for file in files if expert_in_name(file) == other_expert(expert) and without_expert(file) == without_expert(name)]
     return partners[0] if len(partners) == 1 else None
 
 
@@ -51,19 +51,19 @@ def routes(choice: LoraChoice, holds_both_experts: bool, files: Collection[str],
 
     A partner that stands in the stack by itself (`chosen`) is left to its own entry.
     """
-    said = expert_in_name(choice.name)
+    expert = expert_in_name(choice.name)
     if choice.target != "auto":
         warning = None
-        if choice.target in EXPERTS and said not in (None, choice.target):
-            warning = f"{choice.name} goes to the {choice.target}-noise expert as asked, but its name says {said}"
+        if choice.target in EXPERTS and expert not in (None, choice.target):
+            warning = f"{choice.name} goes to the {choice.target}-noise expert as asked, but its name says {expert}"
         return [Route(choice.name, choice.scale, expert) for expert in _experts(choice.target)], warning
-    if holds_both_experts or said is None:
+    if holds_both_experts or expert is None:
         return [Route(choice.name, choice.scale, expert) for expert in EXPERTS], None
-    found = [Route(choice.name, choice.scale, said)]
+    routed = [Route(choice.name, choice.scale, expert)]
     partner = partner_name(choice.name, files)
     if partner is not None and partner not in chosen:
-        found.append(Route(partner, choice.scale, other_expert(said)))
-    return found, None
+        routed.append(Route(partner, choice.scale, other_expert(expert)))
+    return routed, None
 
 
 def _experts(target: str) -> tuple[str, ...]:

@@ -118,8 +118,8 @@ def _content(answer: Any, name: str) -> str:
 def _reason(answer: bytes) -> str:
     """The error's text, wherever servers put it."""
     try:
-        found = json.loads(answer)
-        error = found.get("error", found.get("detail", found))
+        body = json.loads(answer)
+        error = body.get("error", body.get("detail", body))
         return _shortly(str(error.get("message", error) if isinstance(error, dict) else error).encode())
     except (ValueError, AttributeError):
         return _shortly(answer)

@@ -35,10 +35,10 @@ def unsafe_labels(labels: Iterable[str], override: str = "") -> frozenset[str]:
     asked = [name.strip().casefold() for name in override.split(",") if name.strip()]
     if unknown := [name for name in asked if name not in have]:
         raise ValueError(f"unsafe_labels names '{unknown[0]}', which this classifier does not have. Its labels: {listed}.")
-    found = asked or [label for label in have if label in UNSAFE or ABBREVIATED.get(label) in UNSAFE]
-    if not found:
+    names = asked or [label for label in have if label in UNSAFE or ABBREVIATED.get(label) in UNSAFE]
+    if not names:
         raise ValueError(f"none of this classifier's labels is known to mean unsafe: {listed}. Name those that do in unsafe_labels.")
-    return frozenset(have[name] for name in found)
+    return frozenset(have[name] for name in names)
 
 
 def verdict(scores: Mapping[str, float], unsafe: Iterable[str], exclusive: bool) -> Verdict:

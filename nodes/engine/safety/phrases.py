@@ -23,13 +23,13 @@ class PhraseList:
         plain = _plain(text)
         for phrase in self.innocent:
             plain = _pattern(phrase).sub(" ", plain)
-        found = _found(self.unsafe, plain)
-        if found:
-            found |= dict([max(_found(self.worse, plain).items(), key=lambda entry: entry[1], default=("", 0.0))])
+        hits = _hits(self.unsafe, plain)
+        if hits:
+            hits |= dict([max(_hits(self.worse, plain).items(), key=lambda entry: entry[1], default=("", 0.0))])
         safe = 1.0
-        for weight in found.values():
+        for weight in hits.values():
             safe *= 1 - weight
-        return Verdict({LABEL: 1 - safe, **{f"'{phrase}'": weight for phrase, weight in found.items() if phrase}}, 1 - safe)
+        return Verdict({LABEL: 1 - safe, **{f"'{phrase}'": weight for phrase, weight in hits.items() if phrase}}, 1 - safe)
 
 
 def phrase_list() -> PhraseList:
@@ -55,7 +55,7 @@ def parsed(text: str) -> PhraseList:
     return PhraseList(unsafe, worse, tuple(sorted(innocent, key=len, reverse=True)))
 
 
-def _found(table: dict[str, float], plain: str) -> dict[str, float]:
+def _hits(table: dict[str, float], plain: str) -> dict[str, float]:
     return {phrase: weight for phrase, weight in table.items() if _pattern(phrase).search(plain)}
 
 

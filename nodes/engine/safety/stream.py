@@ -41,10 +41,10 @@ class Report:
     blurred: int = 0
     worst: FrameVerdict | None = None
 
-    def add(self, found: FrameVerdict) -> None:
+    def add(self, frame: FrameVerdict) -> None:
         self.looked_at += 1
-        if self.worst is None or found.verdict.unsafe > self.worst.verdict.unsafe:
-            self.worst = found
+        if self.worst is None or frame.verdict.unsafe > self.worst.verdict.unsafe:
+            self.worst = frame
 
     def __str__(self) -> str:
         worst = f", worst is frame {self.worst.frame}: {self.worst.verdict}" if self.worst else ""
@@ -58,7 +58,7 @@ class Check:
     threshold: float
     action: str = STOP
     every: int = EVERY
-    told: Callable[[Report], None] = field(default=lambda report: None)
+    report_to: Callable[[Report], None] = field(default=lambda report: None)
 
     def __post_init__(self) -> None:
         check_choice("when_unsafe", self.action, ACTIONS)
@@ -108,7 +108,7 @@ class _Looks:
         self.last = index
         verdict = self.look_at(picture)
         self.report.add(FrameVerdict(index, verdict))
-        self.check.told(self.report)
+        self.check.report_to(self.report)
         self.unsafe = verdict.unsafe >= self.check.threshold
         if self.unsafe and self.check.action == STOP:
             raise UnsafeContent(f"frame {index} is {verdict}, the threshold is {self.check.threshold:g}. Nothing was written. "
@@ -120,7 +120,7 @@ class _Looks:
         self.at(picture, index)
         if was_unsafe or self.unsafe:
             self.report.blurred += len(held)
-            self.check.told(self.report)
+            self.check.report_to(self.report)
             return (blurred(each) for each in held)
         return iter(held)
 

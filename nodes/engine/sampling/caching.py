@@ -35,18 +35,18 @@ class MagnitudeCurve:
     def at(self, timesteps: Sequence[float]) -> np.ndarray:
         """Ratios (N, 2) between successive `timesteps`, however many or few; beyond the calibrated range the curve goes on with its last slope."""
         magnitude = np.cumsum(np.log(np.asarray(self.ratios)), axis=0)
-        known = -np.asarray(self.timesteps, dtype=float)
+        measured = -np.asarray(self.timesteps, dtype=float)
         asked = -np.asarray(timesteps, dtype=float)
-        log_magnitude = np.stack([_interpolate(asked, known, branch) for branch in magnitude.T], axis=-1)
+        log_magnitude = np.stack([_interpolate(asked, measured, branch) for branch in magnitude.T], axis=-1)
         return np.exp(np.diff(log_magnitude, axis=0, prepend=log_magnitude[:1]))
 
 
-def _interpolate(x: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _interpolate(x: np.ndarray, measured: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Linear interpolation, and extrapolation along the last segment."""
-    if len(known) < 2:
+    if len(measured) < 2:
         return np.zeros_like(x)
-    slope = (values[-1] - values[-2]) / (known[-1] - known[-2])
-    return np.where(x > known[-1], values[-1] + slope * (x - known[-1]), np.interp(x, known, values))
+    slope = (values[-1] - values[-2]) / (measured[-1] - measured[-2])
+    return np.where(x > measured[-1], values[-1] + slope * (x - measured[-1]), np.interp(x, measured, values))
 
 
 def magnitude_ratio(residual: torch.Tensor, previous: torch.Tensor) -> float:

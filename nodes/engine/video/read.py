@@ -35,10 +35,10 @@ def count(source: Source) -> int:
 def audio(source: Source) -> Audio | None:
     """The last audio stream that can be decoded, as core takes it, in floats; None where the file has no such sound."""
     with av.open(_rewound(source), "r") as container:
-        known = [stream for stream in container.streams.audio if stream.codec_context is not None]
-        if not known:
+        decodable = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        if not decodable:
             return None
-        stream = known[-1]
+        stream = decodable[-1]
         to_float = av.AudioResampler(format="fltp")
         parts = [part.to_ndarray() for frame in (*container.decode(stream), None) for part in to_float.resample(frame)]
         return Audio(torch.from_numpy(np.concatenate(parts, axis=1)), stream.rate) if parts else None

@@ -84,8 +84,8 @@ def _route(choices: Sequence[LoraChoice], library: Library) -> tuple[list[Route]
     routed: list[Route] = []
     warnings: list[str] = []
     for choice in choices:
-        found, warning = routes(choice, library.form(choice.name, "high").holds_both_experts, files, chosen)
-        routed += found
+        of_file, warning = routes(choice, library.form(choice.name, "high").holds_both_experts, files, chosen)
+        routed += of_file
         warnings += [warning] if warning else []
     return routed, warnings
 

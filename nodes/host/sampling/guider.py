@@ -197,8 +197,8 @@ class Run:
 
     def _told_sigmas(self, sigmas: torch.Tensor) -> dict[str, Any]:
         """The noise levels as the network is told them, whole timesteps for the official solvers: context windows look the current one up."""
-        told = [step.timestep / TRAIN_TIMESTEPS for step in self.plan.steps]
-        return {"transformer_options": {"sample_sigmas": torch.tensor([*told, float(sigmas[-1])], dtype=torch.float32, device=self.device)}}
+        times = [step.timestep / TRAIN_TIMESTEPS for step in self.plan.steps]
+        return {"transformer_options": {"sample_sigmas": torch.tensor([*times, float(sigmas[-1])], dtype=torch.float32, device=self.device)}}
 
     def _options_for(self, expert: Expert, sent: dict[str, Any]) -> dict[str, Any]:
         """The expert's own options, and what the sampler added to those it was given."""
@@ -266,16 +266,16 @@ class Run:
     def _sampler_wrappers(self) -> list[Any]:
         """Those of both experts; one that is on both runs once."""
         kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
-        found = [wrapper for expert in (self.high, self.low)
+        wrappers = [wrapper for expert in (self.high, self.low)
                  for wrapper in comfy.patcher_extension.get_all_wrappers(kind, expert.model_options, is_model_options=True)]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(wrappers))
 
 
 def added_options(before: Any, now: Any) -> Any:
     """What a sampler put into its model options beyond what it was given: new keys, new list items, replaced values."""
     if isinstance(now, dict):
-        known = before if isinstance(before, dict) else {}
-        changed = {key: added_options(known.get(key), value) for key, value in now.items() if value is not known.get(key)}
+        previous = before if isinstance(before, dict) else {}
+        changed = {key: added_options(previous.get(key), value) for key, value in now.items() if value is not previous.get(key)}
         return {key: value for key, value in changed.items() if not (isinstance(value, (dict, list)) and not value)}
     if isinstance(now, list):
         return [item for item in now if not any(item is old for old in before or [])]

@@ -32,9 +32,9 @@ class FlowSampler(comfy.samplers.Sampler):
         model.latent_image, model.noise = latent_image, noise
 
         def predict(x: torch.Tensor, sigma: float) -> torch.Tensor:
-            told = self.solver.timestep(sigma) / TRAIN_TIMESTEPS
-            denoised = model(x, x.new_full((x.shape[0],), told), denoise_mask=denoise_mask, **extra_args)
-            return denoised if told == sigma else x - sigma / told * (x - denoised)
+            t = self.solver.timestep(sigma) / TRAIN_TIMESTEPS
+            denoised = model(x, x.new_full((x.shape[0],), t), denoise_mask=denoise_mask, **extra_args)
+            return denoised if t == sigma else x - sigma / t * (x - denoised)
 
         def report(step: int, x0: torch.Tensor, x: torch.Tensor) -> None:
             if callback is not None:
