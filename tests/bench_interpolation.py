@@ -25,7 +25,7 @@ import clips
 import interpolation_oracles as oracles
 from engine.frames import chunks
 from engine.interpolation.archives import read
-from engine.interpolation.checkpoints import build
+from engine.interpolation.checkpoints import detect
 from engine.interpolation.stream import Interpolator, interpolate
 from peak_memory import in_own_process
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 def print_quality(path: Path) -> None:
     """Every second frame left out and put back by RIFE 4.26, across no cut; then the whole clip, for the cuts alone."""
-    interpolator = Interpolator(build(read(oracles.rife_4_26_file()), torch.nn), torch.device("cpu"), timestep_batch=1)
+    interpolator = Interpolator(detect(read(oracles.rife_4_26_file())).network(torch.nn), torch.device("cpu"), timestep_batch=1)
     frames = clips.frames_of(path)
     frames = frames[: len(frames) // 2 * 2 - 1]
     thinned, truth = frames[::2], frames[1::2]
@@ -140,12 +140,12 @@ def drain(frames: Iterator[torch.Tensor]) -> int:
 
 
 def our_rife(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
-    network = build(read(oracles.rife_4_26_file()), torch.nn)
+    network = detect(read(oracles.rife_4_26_file())).network(torch.nn)
     return new_ones(frames, new_frames, network)
 
 
 def our_film(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
-    return new_ones(frames, new_frames, build(oracles.film_weights(), torch.nn))
+    return new_ones(frames, new_frames, detect(oracles.film_weights()).network(torch.nn))
 
 
 def new_ones(frames: Iterator[torch.Tensor], new_frames: int, network: Any) -> Iterator[torch.Tensor]:
@@ -172,7 +172,7 @@ def film_per_pair(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[t
 
     Halving where that reaches all moments, as upstream does; else with the flow scaled to each moment.
     """
-    network: Any = build(oracles.film_weights(), torch.nn)
+    network: Any = detect(oracles.film_weights()).network(torch.nn)
 
     def at(first: torch.Tensor, second: torch.Tensor, moment: float) -> torch.Tensor:
         pair = network.pair(network.features(first), network.features(second))

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -76,6 +76,10 @@ class TextToVideoInput(_Model):
     video_write_mode: Literal["fast", "balanced", "small"] = Field("balanced", description="Whether to write the file quickly or to make it small.")
     loras: list[LoRAWeight] = Field([], max_length=MAX_LORAS, description="LoRAs to apply, each to one transformer or both.")
     reverse_video: bool = Field(False, description="Play the video backwards.")
+
+
+NO_INTERPOLATOR = "none"
+INTERPOLATORS = tuple(name for name in get_args(TextToVideoInput.model_fields["interpolator_model"].annotation) if name != NO_INTERPOLATOR)
 
 
 class VideoFile(_Model):

@@ -5,10 +5,11 @@ import random
 from typing import Any
 
 import pytest
-from wan22.api.contract import ENDPOINT, MAX_BODY_BYTES, MAX_LORAS, MAX_PROMPT_LENGTH, LoRAWeight, TextToVideoInput, parse
+from wan22.api.contract import ENDPOINT, MAX_BODY_BYTES, MAX_LORAS, MAX_PROMPT_LENGTH, NO_INTERPOLATOR, LoRAWeight, TextToVideoInput, parse
 from wan22.api.errors import InvalidRequest
 
 import hosted_contract as hosted
+from engine.interpolation.checkpoints import FAMILIES
 from engine.sampling.experts import ACCELERATIONS
 from engine.video.formats import QUALITIES, WRITE_MODES
 from engine.video.sizes import ASPECT_RATIOS, MAX_FRAMES, MIN_FRAMES, RESOLUTIONS
@@ -194,8 +195,9 @@ def test_parsed_requests_do_not_change() -> None:
 
 
 def test_the_engine_offers_what_the_endpoint_does() -> None:
+    interpolators = [NO_INTERPOLATOR, *(family.name.lower() for family in FAMILIES)]
     for name, offered in (("resolution", RESOLUTIONS), ("aspect_ratio", ASPECT_RATIOS), ("acceleration", ACCELERATIONS), ("video_quality", QUALITIES),
-                          ("video_write_mode", WRITE_MODES)):
+                          ("video_write_mode", WRITE_MODES), ("interpolator_model", interpolators)):
         assert set(hosted.CHOICES[name].values) <= set(offered)
     assert (hosted.NUMBERS["num_frames"].low, hosted.NUMBERS["num_frames"].high) == (MIN_FRAMES, MAX_FRAMES)
 

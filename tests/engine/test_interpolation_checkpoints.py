@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import interpolation_oracles as oracles
 from engine.interpolation.archives import read
-from engine.interpolation.checkpoints import build, detect
+from engine.interpolation.checkpoints import detect
 from engine.interpolation.film import FilmShape
 
 
@@ -28,7 +28,7 @@ def test_a_rife_is_the_same_whoever_packed_it(style: str, rife_weights: dict[str
         packed = {name.replace("block", "blocks.", 1) if name.startswith("block") else name: tensor for name, tensor in rife_weights.items()}
     elif "training" in style:
         packed = {**rife_weights, "teacher.a": torch.zeros(1), "caltime.b": torch.zeros(1), "block_tea.conv0.0.0.weight": torch.zeros(1)}
-    for ours, theirs in zip(build(packed, torch.nn).parameters(), build(rife_weights, torch.nn).parameters(), strict=True):
+    for ours, theirs in zip(detect(packed).network(torch.nn).parameters(), detect(rife_weights).network(torch.nn).parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -119,7 +119,7 @@ def test_a_missing_file_is_a_value_error(tmp_path: Path) -> None:
 
 
 def test_other_networks_are_named_by_what_they_hold() -> None:
-    with pytest.raises(ValueError, match="1 tensors .blocks.0.self_attn.q.weight, ...., which are neither RIFE 4.x nor FILM"):
+    with pytest.raises(ValueError, match="1 tensors .blocks.0.self_attn.q.weight, ...., which belong to none of the networks FILM, RIFE"):
         detect({"blocks.0.self_attn.q.weight": torch.zeros(1)})
 
 
@@ -139,4 +139,4 @@ def test_incomplete_weights_are_an_error(change: str, rife_weights: dict[str, to
     else:
         del rife_weights[name]
     with pytest.raises(ValueError, match="RIFE 4.22 lite are incomplete or damaged"):
-        build(rife_weights, torch.nn)
+        detect(rife_weights).network(torch.nn)

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from safetensors.torch import save
 
 import interpolation_oracles as oracles
-from engine.interpolation.checkpoints import build, detect, published_names
-from engine.interpolation.film import Film, FilmShape, doubling, from_published, shape_of
+from engine.interpolation.checkpoints import detect
+from engine.interpolation.film import Film, FilmShape
+from engine.interpolation.film_files import doubling, from_published, published_names, shape_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 PUBLISHED_FP16_BYTES = 68_882_302  # film_net_fp16.safetensors
@@ -52,7 +53,7 @@ def test_the_published_weights_fit_and_come_back_unchanged_as_a_file_of_the_publ
     weights = {name: tensor.half() for name, tensor in oracles.film_weights().items()}
     assert len(weights) == 82
     assert sum(tensor.numel() for tensor in weights.values()) == 34_436_667
-    network = build(weights, torch.nn)
+    network = detect(weights).network(torch.nn)
     assert isinstance(network, Film)
     back = to_published(network)
     assert len(save(back)) == PUBLISHED_FP16_BYTES
@@ -67,7 +68,7 @@ def test_both_styles_of_naming_are_film() -> None:
     assert detect(core) == detect(torchscript)
     assert detect(core).name == "FILM film_net"
     assert detect(core).shape == FilmShape(64, (32, 64, 128, 256))
-    for tensor, other in zip(build(core, torch.nn).parameters(), build(torchscript, torch.nn).parameters(), strict=True):
+    for tensor, other in zip(detect(core).network(torch.nn).parameters(), detect(torchscript).network(torch.nn).parameters(), strict=True):
         assert torch.equal(tensor, other)
 
 

@@ -9,8 +9,9 @@ import torch
 import interpolation_oracles as oracles
 import precision
 from engine.interpolation.archives import read
-from engine.interpolation.checkpoints import RIFE_VERSIONS, build, detect
+from engine.interpolation.checkpoints import detect
 from engine.interpolation.rife import Estimate, Pair, Rife, RifeShape, middles, resize, shrink
+from engine.interpolation.rife_files import VERSIONS
 
 TOLERANCE = 1e-9  # of a brightness in 0..1, in float64
 NAMES = {
@@ -24,7 +25,7 @@ NAMES = {
 
 
 def built(weights: Mapping[str, torch.Tensor]) -> Rife:
-    network = build(weights, torch.nn)
+    network = detect(weights).network(torch.nn)
     assert isinstance(network, Rife)
     return network
 
@@ -36,7 +37,7 @@ def between(network: Rife, first: torch.Tensor, second: torch.Tensor, *timesteps
 
 def test_every_version_that_exists_is_in_the_table() -> None:
     assert sorted(version for versions in NAMES.values() for version in versions) == oracles.rife_versions()
-    assert list(NAMES) == list(RIFE_VERSIONS)
+    assert list(NAMES) == list(VERSIONS)
 
 
 @pytest.mark.parametrize(("name", "version"), [(name, version) for name, versions in NAMES.items() for version in versions])
@@ -128,7 +129,7 @@ def test_enlarging_then_shrinking_is_enlarging_less(float64: None, coarse: int, 
 
 
 def test_sides_are_padded_as_far_as_the_coarsest_block_needs() -> None:
-    multiples = {name: Rife(shape, torch.nn).multiple for name, shape in RIFE_VERSIONS.items() if shape.channels[0] < 300}
+    multiples = {name: Rife(shape, torch.nn).multiple for name, shape in VERSIONS.items() if shape.channels[0] < 300}
     assert multiples["4.6"] == 32
     assert multiples["4.25 or 4.26"] == 64
     assert multiples["4.25 lite"] == 128
@@ -136,6 +137,6 @@ def test_sides_are_padded_as_far_as_the_coarsest_block_needs() -> None:
 
 
 def test_shapes_say_what_each_block_takes() -> None:
-    assert RIFE_VERSIONS["4.25 or 4.26"].inputs == (15, 28, 28, 28, 28)
-    assert RIFE_VERSIONS["4.26 heavy"].inputs == (39, 52, 52, 52, 52)
+    assert VERSIONS["4.25 or 4.26"].inputs == (15, 28, 28, 28, 28)
+    assert VERSIONS["4.26 heavy"].inputs == (39, 52, 52, 52, 52)
     assert RifeShape((192, 128), (2, 1)).inputs == (7, 12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import interpolation_oracles as oracles
-from engine.interpolation.checkpoints import build
+from engine.interpolation.checkpoints import detect
 from engine.interpolation.film import Film, FilmShape
 from engine.interpolation.scenes import similarity
 from engine.interpolation.stream import Interpolator, Network, interpolate
@@ -55,7 +55,7 @@ def film(seed: int = 0) -> Film:
 
 
 def rife() -> Any:
-    return build(oracles.rife("4.6").state_dict(), torch.nn)
+    return detect(oracles.rife("4.6").state_dict()).network(torch.nn)
 
 
 @pytest.mark.parametrize("new_frames", range(5))

@@ -154,7 +154,7 @@ def test_too_small_a_video_is_told(server: ComfyUI, small_prompt: Build) -> None
 
 @pytest.mark.parametrize(("name", "words"), [
     ("missing.safetensors", "'missing.safetensors' is not in models/frame_interpolation. Official files: https://huggingface.co/Comfy-Org/frame"),
-    ("expert.safetensors", "which are neither RIFE 4.x nor FILM"),
+    ("expert.safetensors", "which belong to none of the networks FILM, RIFE"),
     ("half.safetensors", "is not a complete safetensors file"),
     ("half.pth", "half.pth"),
 ])

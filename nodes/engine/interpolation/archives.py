@@ -11,14 +11,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..model_files import SAFETENSORS
+from .family import Weights
 
-WANTED = "a .safetensors, .pth, .pt or .pkl file with the weights of FILM or RIFE 4.x"
+WANTED = "a .safetensors, .pth, .pt or .pkl file with the weights of an interpolation network"
 STORAGES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16, "DoubleStorage": torch.float64,
             "LongStorage": torch.int64, "IntStorage": torch.int32, "BoolStorage": torch.bool}
 READING_ERRORS = (OSError, RuntimeError, ValueError, KeyError, IndexError, EOFError, AttributeError, TypeError, ImportError, UnicodeDecodeError,
                   pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)  # what a damaged file makes the safe readers raise
-
-Weights = dict[str, torch.Tensor]
 
 
 def read(path: Path) -> Weights:

@@ -4,21 +4,19 @@ Features of an image pyramid, shared by all scales; flow between two frames from
 moment t and fused by a U-Net's decoder. It was trained at t = 0.5; other moments scale the flow.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from einops import einsum
 from torch import nn
 
 from .warp import Warped, interleave, pixel_grid, pixel_size, sample, without_bands
 
 LEVELS = 7  # of the image pyramid: halving six times, hence sides in multiples of 64
 SLOPE = 0.2  # LeakyReLU
-DOUBLING = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))  # nearest doubling, then two taps: which taps reach a pixel from before, at and after it
 
 
 @dataclass(frozen=True)
@@ -198,51 +196,3 @@ def follow(image: torch.Tensor, flow: torch.Tensor, grid: torch.Tensor) -> torch
 
 def activate(x: torch.Tensor) -> torch.Tensor:
     return F.leaky_relu_(x, SLOPE)
-
-
-def shape_of(published: Mapping[str, torch.Tensor]) -> FilmShape:
-    """From a state dict under the published layer names; KeyError where one is missing."""
-    extracted = {name.split(".")[3] for name in published if name.startswith("extract.")}
-    special = {name.split(".")[2] for name in published if name.startswith("predict_flow._predictors.")}
-    widths = [published[f"predict_flow._predictors.{index}._convs.0.weight"].shape[0] for index in range(len(special))]
-    shared = published["predict_flow._predictor._convs.0.weight"].shape[0]
-    return FilmShape(published["extract.extract_sublevels.convs.0.0.weight"].shape[0], (*reversed(widths), shared), len(extracted))
-
-
-def from_published(published: Mapping[str, torch.Tensor], shape: FilmShape) -> dict[str, torch.Tensor]:
-    """The weights under our names: flow predictors' first layers in halves, doubling and convolution as one kernel."""
-    return {name: tensor for layer, weight in published.items() for name, tensor in _ours(layer, weight, shape)}
-
-
-def _ours(name: str, tensor: torch.Tensor, shape: FilmShape) -> Iterator[tuple[str, torch.Tensor]]:
-    special = len(shape.predictors) - 1
-    match name.split("."):
-        case ["extract", "extract_sublevels", "convs", level, index, kind]:
-            yield f"extract.levels.{level}.{2 * int(index)}.{kind}", tensor
-        case ["predict_flow", "_predictor", "_convs", index, kind]:
-            yield from _predictor_layer(special, int(index), kind, tensor)
-        case ["predict_flow", "_predictors", order, "_convs", index, kind]:
-            yield from _predictor_layer(special - 1 - int(order), int(index), kind, tensor)
-        case ["fuse", "convs", order, index, kind]:
-            layer = ("up", "mix", "last")[int(index)]
-            yield f"fuse.{shape.depth - 1 - int(order)}.{layer}.{kind}", doubling(tensor) if (layer, kind) == ("up", "weight") else tensor
-        case ["fuse", "output_conv", kind]:
-            yield f"output.{kind}", tensor
-        case _:
-            yield name, tensor
-
-
-def _predictor_layer(level: int, index: int, kind: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    layer = ("own", "hidden.0", "hidden.1", "hidden.2", "flow")[index]
-    if (layer, kind) == ("own", "weight"):
-        own, other = tensor.chunk(2, 1)
-        yield f"predict.{level}.own.weight", own
-        yield f"predict.{level}.other.weight", other
-    else:
-        yield f"predict.{level}.{layer}.{kind}", tensor
-
-
-def doubling(kernel: torch.Tensor) -> torch.Tensor:
-    """A 2 x 2 kernel (out, in, 2, 2) applied after nearest doubling, as one transposed kernel (in, out, 3, 3) of stride 2."""
-    taps = torch.tensor(DOUBLING)
-    return einsum(taps, taps, kernel.float(), "row y, column x, after before y x -> before after row column").to(kernel.dtype)

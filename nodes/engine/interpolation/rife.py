@@ -3,8 +3,7 @@
 A coarse-to-fine chain of blocks estimates, for a moment t between two frames, where each pixel comes from in either frame, and which to trust.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -30,10 +29,13 @@ class Trunk(Enum):
 
 @dataclass(frozen=True)
 class RifeShape:
-    """A RIFE version: channels and scale of each block, widths of the encoder's layers, and how the blocks are built."""
+    """A RIFE version: channels and scale of each block, widths of the encoder's layers, and how the blocks are built.
+
+    Two shapes are equal where their weights are: no weight tells the scales.
+    """
 
     channels: tuple[int, ...]
-    scales: tuple[int, ...]
+    scales: tuple[int, ...] = field(compare=False)
     trunk: Trunk = Trunk.RESIDUAL
     encoder: tuple[int, ...] = ()
     outputs: int = 6
@@ -228,17 +230,6 @@ class Rife(nn.Module):
         parts = (first[:, :3], second[:, :3], first[:, 3:], second[:, 3:], timesteps.view(-1, 1, 1, 1), *rest)
         channels = sum(part.shape[1] for part in parts)
         return interleave((part for part in parts if part.shape[1]), len(timesteps), channels, next(self.parameters()).dtype)
-
-
-def from_published(published: Mapping[str, torch.Tensor], shape: RifeShape) -> dict[str, torch.Tensor]:
-    """The weights without the output channels that nothing reads."""
-    ours = dict(published)
-    if shape.trunk is Trunk.RESIDUAL:
-        for index, outputs in enumerate(shape.used_outputs):
-            layer = f"blocks.{index}.lastconv.0"
-            ours[f"{layer}.weight"] = ours[f"{layer}.weight"][:, : 4 * outputs]
-            ours[f"{layer}.bias"] = ours[f"{layer}.bias"][: 4 * outputs]
-    return ours
 
 
 def resize(image: torch.Tensor, factor: float) -> torch.Tensor:

@@ -16,9 +16,7 @@ from ...engine.checkpoints import safetensors_shapes
 from ...engine.choices import check_range
 from ...engine.frames import FrameStream
 from ...engine.interpolation.archives import read
-from ...engine.interpolation.checkpoints import build, detect
-from ...engine.interpolation.film import Film
-from ...engine.interpolation.rife import Rife
+from ...engine.interpolation.checkpoints import FAMILIES, detect
 from ...engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
 from ...engine.model_files import SAFETENSORS
 from ..models.files import model_names, model_path
@@ -26,7 +24,7 @@ from ..models.memory import Model, is_out_of_memory, keep_loaded, on_device, sha
 from .lazy import following, stream_of
 
 FOLDER = "frame_interpolation"
-OFFICIAL = {"film": "film_net_fp16.safetensors", "rife": "rife_v4.26.safetensors"}
+OFFICIAL = {family.name.lower(): family.official for family in FAMILIES}
 NONE = "none"
 
 
@@ -42,12 +40,13 @@ def interpolator_names() -> list[str]:
 
 
 def interpolator_path(name: str) -> Path:
-    """Path of a file, or for "film" and "rife" of the official one or else of the first whose name says so; CheckpointError without any."""
+    """Path of a file; for the short name of a family, "film" or "rife", of the official file, else of the first that is named so. CheckpointError
+    without any."""
     if name not in OFFICIAL:
         return model_path(FOLDER, name)
     there = model_names(FOLDER)
-    named = [file for file in there if name in file.lower()]
-    return model_path(FOLDER, OFFICIAL[name] if OFFICIAL[name] in there or not named else named[0])
+    fitting = [file for file in there if name in file.lower()]
+    return model_path(FOLDER, OFFICIAL[name] if OFFICIAL[name] in there or not fitting else fitting[0])
 
 
 def file_chosen_by(name: str) -> str:
@@ -56,7 +55,7 @@ def file_chosen_by(name: str) -> str:
 
 
 def check_interpolator_choice(name: str) -> None:
-    """ValueError unless it is "none", or the file is there and holds a RIFE or FILM network."""
+    """ValueError unless it is "none", or the file is there and holds a network of a known family."""
     if name == NONE:
         return
     path = interpolator_path(name)
@@ -79,7 +78,8 @@ def interpolated(video: Input.Video, interpolator: "Model | None", new_frames: i
     if new_frames == 0 or interpolator is None:
         return video
     source = stream_of(video)
-    model = interpolator if isinstance(interpolator.model, (Rife, Film)) else _patcher(interpolator.model.state_dict())
+    ours = isinstance(interpolator.model, tuple(family.network for family in FAMILIES))
+    model = interpolator if ours else _patcher(interpolator.model.state_dict())
     stream = replace(source, count=total_frames(source.count, new_frames), rate=source.rate * (new_frames + 1) if adjust_rate else source.rate,
                      pull=lambda: _pulled(source, model, new_frames, scene_cut))
     return following(video, stream)
@@ -87,7 +87,7 @@ def interpolated(video: Input.Video, interpolator: "Model | None", new_frames: i
 
 def _patcher(weights: dict[str, torch.Tensor]) -> Model:
     device = comfy.model_management.get_torch_device()
-    network = build(weights, comfy.ops.disable_weight_init)
+    network = detect(weights).network(comfy.ops.disable_weight_init)
     network.to(torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32)
     make = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # not yet in 0.3.75, and swapped at start-up later
     return make(network, load_device=device, offload_device=comfy.model_management.unet_offload_device())
