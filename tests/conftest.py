@@ -18,10 +18,6 @@ LANES = ("server", "endpoint", "service")  # fixtures that are a running ComfyUI
 HEAVY = ("miniature", "nodes", "engine")  # folders, the longest way first
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-english", action="store_true", help="bring locales/en in line with the nodes")
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Where several processes share the tests (`pytest-xdist`), each running ComfyUI has one to itself, and other files are shared out whole."""

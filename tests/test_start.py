@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -100,25 +99,6 @@ def test_nodes_are_found_by_the_names_of_what_they_replace(server: ComfyUI) -> N
         pytest.skip("this ComfyUI's search knows no aliases")
     assert "RIFE" in info["Wan22Interpolate"]["search_aliases"]
     assert all(info[name]["search_aliases"] for name in NODES)
-
-
-def english(info: dict[str, Any]) -> dict[str, Any]:
-    """What the nodes themselves say, in the form of a locale: the text that translators begin with."""
-    def texts(node: dict[str, Any]) -> dict[str, Any]:
-        inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
-        return {"display_name": node["display_name"], "description": node["description"],
-                "inputs": {name: {"name": name, "tooltip": options["tooltip"]} for name, (_, options) in inputs.items()},
-                "outputs": {str(index): {"name": name} for index, name in enumerate(node["output_name"])}}
-
-    return {name: texts(info[name]) for name in NODES}
-
-
-def test_the_english_locale_is_what_the_nodes_say(server: ComfyUI, request: pytest.FixtureRequest) -> None:
-    path = ROOT / "locales" / "en" / "nodeDefs.json"
-    said = english(server.object_info())
-    if request.config.getoption("--write-english"):
-        path.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    assert json.loads(path.read_text(encoding="utf-8")) == said, "run: python dev.py test tests/test_start.py --write-english"
 
 
 @pytest.mark.parametrize("language", ["zh"])
