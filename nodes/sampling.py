@@ -92,10 +92,9 @@ class Wan22Sampler(io.ComfyNode):
         schedule = Schedule(solver, steps, shift, denoise)
         guidance = Guidance(guidance_scale, guidance_scale_2)
         guider = run.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
-        samples = run.sample(guider, latent_image, seed, schedule)
-        report = run.plan_for(run.solver(solver), schedule.sigmas(), boundary, guidance, acceleration).describe()
-        messages.show(cls.hidden.unique_id, report)
-        return io.NodeOutput(latents.drawn_for(samples, positive), report)
+        samples, plan = run.sample(guider, latent_image, seed, schedule)
+        messages.show(cls.hidden.unique_id, plan.describe())
+        return io.NodeOutput(latents.drawn_for(samples, positive), plan.describe())
 
 
 class Wan22Guider(io.ComfyNode):

@@ -37,7 +37,7 @@ class Sample:
         """The latent as ComfyUI passes it on."""
         sampling, plan = self.pack.nodes.host.sampling.run, self.pack.nodes.engine.sampling.experts
         guider = sampling.guider(*self.experts, *self.conditioning, plan.Guidance(*guidance), shift, acceleration, boundary)
-        return sampling.sample(guider, start, seed, plan.Schedule(solver, steps, shift, denoise))["samples"]
+        return sampling.sample(guider, start, seed, plan.Schedule(solver, steps, shift, denoise))[0]["samples"]
 
     @property
     def conditioning(self) -> tuple[Any, Any]:

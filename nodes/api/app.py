@@ -83,7 +83,7 @@ class Call:
         if not (url := self.parameter("fal_webhook")):
             return None
         try:
-            check_url(url, self.settings.webhooks.rules().addresses)
+            check_url(url, self.settings.webhooks.addresses)
         except AddressRefused as error:
             raise InvalidRequest([Detail(("query", "fal_webhook"), str(error), "value_error")]) from error
         return url

@@ -47,9 +47,12 @@ class InfrastructureBody(BaseModel):
 class ApiError(Exception, ABC):
     """Something that an HTTP client is told with `status`, `body()` and `headers()`; `text` and `error_type` are what a job's status says of it."""
 
-    def __init__(self, status: int, text: str, error_type: str) -> None:
+    status: int
+    error_type: str
+
+    def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.status, self.text, self.error_type = status, text, error_type
+        self.text = text
 
     @abstractmethod
     def body(self) -> dict[str, Any]:
@@ -78,9 +81,12 @@ class Detail:
 class InvalidRequest(ApiError):
     """The request is not what the endpoint takes: 422 with every reason found."""
 
+    status = 422
+
     def __init__(self, details: Sequence[Detail]) -> None:
-        super().__init__(422, "; ".join(f"{'.'.join(map(str, detail.loc))}: {detail.msg}" for detail in details), details[0].type)
+        super().__init__("; ".join(f"{'.'.join(map(str, detail.loc))}: {detail.msg}" for detail in details))
         self.text = "; ".join(_echo(detail.msg) for detail in details)
+        self.error_type = details[0].type
         self.details = tuple(details)
 
     @classmethod
@@ -113,8 +119,7 @@ class InfrastructureError(ApiError):
 class BadRequest(InfrastructureError):
     """What was sent cannot be read; `text` says what of it."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(400, text, "bad_request")
+    status, error_type = 400, "bad_request"
 
 
 class StillInProgress(BadRequest):
@@ -127,50 +132,61 @@ class StillInProgress(BadRequest):
 class Unauthorized(InfrastructureError):
     """The key is missing or another one."""
 
+    status, error_type = 401, "unauthorized"
+
     def __init__(self) -> None:
-        super().__init__(401, "Authentication is required: send the server's key in the header 'Authorization: Key <key>'.", "unauthorized")
+        super().__init__("Authentication is required: send the server's key in the header 'Authorization: Key <key>'.")
 
 
 class NotFound(InfrastructureError):
     """`what` does not exist here: a request, a path."""
 
+    status, error_type = 404, "not_found"
+
     def __init__(self, what: str) -> None:
-        super().__init__(404, f"{what} was not found.", "not_found")
+        super().__init__(f"{what} was not found.")
 
 
 class PayloadTooLarge(InfrastructureError):
     """The body is longer than is read; `limit` in bytes."""
 
+    status, error_type = 413, "payload_too_large"
+
     def __init__(self, limit: int) -> None:
-        super().__init__(413, f"The body is longer than {limit} bytes. Give files as URLs or paths, never inside the request.", "payload_too_large")
+        super().__init__(f"The body is longer than {limit} bytes. Give files as URLs or paths, never inside the request.")
 
 
 class Cancelled(InfrastructureError):
     """The job was cancelled or interrupted: fal's status for it, which no client asks again for."""
 
+    status, error_type = 499, "client_cancelled"
+
     def __init__(self) -> None:
-        super().__init__(499, "The request was cancelled before its video was complete.", "client_cancelled")
+        super().__init__("The request was cancelled before its video was complete.")
 
 
 class InternalError(InfrastructureError):
     """The job or the server failed; `text` says how."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(500, text, "internal_error")
+    status, error_type = 500, "internal_error"
 
 
 class Restarted(InfrastructureError):
     """The server stopped while the job waited or ran. Not fal's 503: the job stays lost, so asking again is of no use."""
 
+    status, error_type = 500, "runner_disconnected"
+
     def __init__(self) -> None:
-        super().__init__(500, "ComfyUI was restarted before the video was complete. Send the request again.", "runner_disconnected")
+        super().__init__("ComfyUI was restarted before the video was complete. Send the request again.")
 
 
 class QueueFull(InfrastructureError):
     """As many jobs wait as may; the one error that passes by itself."""
 
+    status, error_type = 503, "runner_scheduling_failure"
+
     def __init__(self, limit: int) -> None:
-        super().__init__(503, f"{limit} requests wait already, and no more are taken. Send it again later.", "runner_scheduling_failure")
+        super().__init__(f"{limit} requests wait already, and no more are taken. Send it again later.")
 
     def headers(self) -> dict[str, str]:
         return {**super().headers(), "X-Fal-Retryable": "true"}
@@ -179,8 +195,7 @@ class QueueFull(InfrastructureError):
 class ModelsMissing(InfrastructureError):
     """Files that the job needs are not in ComfyUI's folders; `text` names them and where they come from."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(503, text, "models_missing")
+    status, error_type = 503, "models_missing"
 
 
 def _echo(value: Any) -> Any:

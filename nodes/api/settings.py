@@ -5,24 +5,16 @@ import hmac
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from ..engine.fetch.addresses import AddressRules
-from ..engine.fetch.rules import HOSTS, HUB, REDIRECT_HOSTS, DownloadRules
-from ..engine.fetch.webhooks import WebhookRules
+from ..engine.fetch.rules import DownloadRules, Rules, WebhookRules
 from .job_store import KEPT
 
 SHORTEST_KEY = 16  # characters
-Hosts = tuple[str, ...]
+OF_A_CHECK = "Value error, "  # how pydantic begins what one of our own checks says
 
 
-class _Section(BaseModel):
-    """Refuses names it does not know, and never repeats values, which may be secret, in an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Models(_Section):
+class Models(Rules):
     """Files and folders below models/, by the blueprint's names; what is empty is found by its usual names."""
 
     high_noise_model: str = ""
@@ -33,36 +25,10 @@ class Models(_Section):
     image_classifier: str = ""
 
 
-class Downloads(_Section):
-    """LoRAs from the web: off unless `enabled`. `tokens` are per host, `networks` are private ones that may be reached all the same."""
-
-    enabled: bool = False
-    allowed_hosts: Hosts = HOSTS
-    redirect_hosts: Hosts = REDIRECT_HOSTS
-    max_bytes: int = Field(default=4 * 2**30, gt=0)
-    tokens: dict[str, str] = Field(default_factory=dict, repr=False)
-    networks: Hosts = ()
-    plain_http: bool = False
-    hub: str = HUB
-
-    def rules(self) -> DownloadRules:
-        return DownloadRules(**dict(self))
-
-
-class Webhooks(_Section):
-    """Where fal_webhook may point to: https and public, unless a private network is named or plain http allowed here."""
-
-    networks: Hosts = ()
-    plain_http: bool = False
-
-    def rules(self) -> WebhookRules:
-        return WebhookRules(AddressRules(networks=self.networks, plain_http=self.plain_http))
-
-
-class Settings(_Section):
+class Settings(Rules):
     """`keys`: without any, only this machine is answered; with some, nobody without one of them. `public_url` is where a reverse proxy puts the
     server; `max_waiting` counts the jobs of one key that are not complete. `kept_jobs` finished ones are remembered; the video of one that is
-    forgotten is deleted unless `delete_videos` is false."""
+    forgotten is deleted unless `delete_videos` is false. What `downloads` and `webhooks` may hold stands in engine.fetch.rules."""
 
     enabled: bool = False
     keys: tuple[Annotated[str, Field(min_length=SHORTEST_KEY, pattern=r"^[\x21-\x7e]+$")], ...] = Field((), repr=False)
@@ -71,18 +37,17 @@ class Settings(_Section):
     kept_jobs: int = Field(KEPT, ge=1, le=100_000)
     delete_videos: bool = True
     models: Models = Models()
-    downloads: Downloads = Downloads()
-    webhooks: Webhooks = Webhooks()
+    downloads: DownloadRules = DownloadRules()
+    webhooks: WebhookRules = WebhookRules()
 
     @classmethod
     def read(cls, text: str) -> "Settings":
         """ValueError that names each wrong entry, without its value."""
         try:
-            settings = cls.model_validate_json(text)
+            return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ValueError("; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())) from None
-        settings.downloads.rules(), settings.webhooks.rules()
-        return settings
+            raise ValueError("; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg'].removeprefix(OF_A_CHECK)}"
+                                       for each in error.errors())) from None
 
     def owner(self, authorization: str, local: bool) -> str | None:
         """Whose request it is: a fingerprint of its key, "" for a local one where no key is asked for, None for nobody's.

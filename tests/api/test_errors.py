@@ -30,7 +30,7 @@ INFRASTRUCTURE = [
     (Unauthorized(), 401, "unauthorized"), (NotFound("The request"), 404, "not_found"),
     (PayloadTooLarge(262144), 413, "payload_too_large"), (Cancelled(), 499, "client_cancelled"), (InternalError("no memory"), 500, "internal_error"),
     (Restarted(), 500, "runner_disconnected"), (QueueFull(8), 503, "runner_scheduling_failure"),
-    (ModelsMissing("a.safetensors"), 503, "models_missing"), (InfrastructureError(504, "too late", "request_timeout"), 504, "request_timeout")]
+    (ModelsMissing("a.safetensors"), 503, "models_missing")]
 ASKED_AGAIN = {408, 409, 429}
 
 

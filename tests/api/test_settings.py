@@ -42,7 +42,7 @@ def test_wrong_settings_are_refused_without_being_repeated(wrong: object) -> Non
 
 def test_nothing_secret_is_in_the_text_of_settings() -> None:
     settings = Settings.read(json.dumps({"keys": [KEY], "downloads": {"tokens": {"huggingface.co": "hf_secret"}}}))
-    assert KEY not in repr(settings) and "hf_secret" not in repr(settings) and "hf_secret" not in repr(settings.downloads.rules())
+    assert KEY not in repr(settings) and "hf_secret" not in repr(settings) and "hf_secret" not in repr(settings.downloads)
 
 
 def test_the_documented_settings_are_settings() -> None:
@@ -52,4 +52,4 @@ def test_the_documented_settings_are_settings() -> None:
 
 def test_everything_is_off_at_first() -> None:
     settings = Settings.read("{}")
-    assert not settings.enabled and not settings.downloads.enabled and not settings.downloads.rules().enabled
+    assert not settings.enabled and not settings.downloads.enabled and not settings.downloads.enabled

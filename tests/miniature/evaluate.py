@@ -188,7 +188,7 @@ class Miniature:
         empty["samples"] = empty["samples"].repeat(len(prompts), 1, 1, 1, 1)
         guider = sampling.guider(high, low, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance), 5.0,
                                  setting.acceleration, setting.boundary)
-        return sampling.sample(guider, empty, seed, plan.Schedule(setting.solver, setting.steps, 5.0))["samples"]
+        return sampling.sample(guider, empty, seed, plan.Schedule(setting.solver, setting.steps, 5.0))[0]["samples"]
 
     @torch.inference_mode()
     def clips(self, setting: Setting) -> torch.Tensor:

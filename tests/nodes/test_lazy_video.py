@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import unittest.mock
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -121,6 +122,13 @@ def test_containers_without_a_frame_count_are_counted(pack: ModuleType, lazy: An
     path = tmp_path / f"clip.{container}"
     write.write_file(write.PartFile(path), pack.nodes.host.video.lazy.levels(lazy.stream, video_format), lazy.stream, video_format, {})
     assert pack.nodes.host.video.lazy.stream_of(InputImpl.VideoFromFile(str(path))).count == 20
+
+
+def test_a_file_is_opened_once_to_be_described(pack: ModuleType, files: Any) -> None:
+    import av
+    with unittest.mock.patch.object(av, "open", wraps=av.open) as opening:
+        assert pack.nodes.host.video.lazy.stream_of(files).count == 20
+    assert opening.call_count == 1
 
 
 def test_a_buffer_can_be_pulled_by_two_at_once(pack: ModuleType, files: Any, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def run(pack: ModuleType) -> Callable[..., torch.Tensor]:
     def sample(high: Any, low: Any, positive: Any, negative: Any, steps: int = 4, acceleration: str = "none") -> torch.Tensor:
         sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
         guider = sampling.guider(high, low, positive, negative, plan.Guidance(*GUIDED), 5.0, acceleration, 0.875)
-        return sampling.sample(guider, {"samples": torch.zeros(SHAPE)}, 1, plan.Schedule("unipc", steps, 5.0))["samples"]
+        return sampling.sample(guider, {"samples": torch.zeros(SHAPE)}, 1, plan.Schedule("unipc", steps, 5.0))[0]["samples"]
 
     return sample
 

@@ -117,7 +117,7 @@ def test_the_negative_prompt_is_only_needed_for_guidance(pack: ModuleType, exper
 
     def run(guidance: tuple[float, float]) -> torch.Tensor:
         guider = sampling.guider(*experts, conditioning[0], None, plan.Guidance(*guidance), 5.0, "none", 0.875)
-        return sampling.sample(guider, {"samples": torch.zeros(SHAPE)}, 1, plan.Schedule("unipc", 4, 5.0))["samples"]
+        return sampling.sample(guider, {"samples": torch.zeros(SHAPE)}, 1, plan.Schedule("unipc", 4, 5.0))[0]["samples"]
 
     assert torch.equal(experts[0].model.process_latent_in(run((1.0, 1.0))), sample("unipc", 4, 5.0, (1.0, 1.0), 0.875))
     with pytest.raises(ValueError, match=r"negative is not connected, but guidance is 1.0 / 4.0.*set both guidance scales to 1"):
@@ -154,7 +154,7 @@ def test_denoise_stays_near_the_latent_it_starts_from(pack: ModuleType, experts:
     distance = []
     for denoise in (0.05, 0.4, 1.0):
         guider = sampling.guider(*experts, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
-        changed = sampling.sample(guider, {"samples": start}, 2, plan.Schedule("unipc", 12, 5.0, denoise))["samples"]
+        changed = sampling.sample(guider, {"samples": start}, 2, plan.Schedule("unipc", 12, 5.0, denoise))[0]["samples"]
         distance.append((changed - start).norm().item())
     assert distance[0] < distance[1] < distance[2]
     assert distance[0] < 0.4 * distance[2]
@@ -175,7 +175,7 @@ def test_latents_keep_what_travels_with_them_and_lose_the_hints_of_newer_cores(p
     sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
     guider = sampling.guider(*experts, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
     latent: dict[str, Any] = {"samples": torch.zeros(SHAPE), "wan22_num_frames": 10, "downscale_ratio_spacial": 8, "downscale_ratio_temporal": 4}
-    result = sampling.sample(guider, latent, 1, plan.Schedule("unipc", 1, 5.0))
+    result, _ = sampling.sample(guider, latent, 1, plan.Schedule("unipc", 1, 5.0))
     assert set(result) == {"samples", "wan22_num_frames"}
     assert torch.equal(latent["samples"], torch.zeros(SHAPE))
 
@@ -339,7 +339,7 @@ def test_context_windows_run_with_the_official_solver(pack: ModuleType, experts:
     results = {}
     for acceleration in ("none", "regular"):
         guider = sampling.guider(*windowed, *conditioning, plan.Guidance(3.5, 4.0), 5.0, acceleration, 0.875)
-        results[acceleration] = sampling.sample(guider, {"samples": torch.zeros(1, 16, 7, 4, 6)}, 1, plan.Schedule("unipc", 12, 5.0))["samples"]
+        results[acceleration] = sampling.sample(guider, {"samples": torch.zeros(1, 16, 7, 4, 6)}, 1, plan.Schedule("unipc", 12, 5.0))[0]["samples"]
     assert torch.equal(results["none"], results["regular"])
 
 

@@ -53,7 +53,7 @@ def save(pack: ModuleType, formats: ModuleType, video: Any, prefix: str = "video
 
 def loudness(path: Path) -> np.ndarray:
     """Of the first and the last tenth of the sound."""
-    samples = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.read").audio(str(path)).waveform[0].numpy()
+    samples = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.read").description(str(path)).audio.waveform[0].numpy()
     tenth = len(samples) // 10
     return np.array([np.abs(samples[:tenth]).mean(), np.abs(samples[-tenth:]).mean()])
 
@@ -156,7 +156,7 @@ def test_backwards_sound_belongs_to_the_same_frames(pack: ModuleType, formats: M
     click[:, 24000:24480] = 1
     stream = replace(lazy.stream, audio=replace(lazy.stream.audio, waveform=click))
     saved = save(pack, formats, pack.nodes.host.video.lazy.LazyVideo(stream), reverse=True)
-    heard = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.read").audio(str(saved.path)).waveform[0]
+    heard = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.read").description(str(saved.path)).audio.waveform[0]
     assert int(heard.abs().argmax()) / 48000 == pytest.approx(1.5, abs=0.06)
 
 

@@ -135,7 +135,7 @@ class LocalService:
 
     async def _deliver(self, job: Job) -> None:
         if job.webhook and job.answer:
-            await deliver(job.webhook, webhook_message(job, job.answer), self.settings.webhooks.rules(), log.warning)
+            await deliver(job.webhook, webhook_message(job, job.answer), self.settings.webhooks, log.warning)
             job.webhook = None
             await self._keep(job)
 
@@ -144,7 +144,7 @@ class LoRAFiles:
     """Where a request's LoRAs come from: models/loras, or the web."""
 
     def __init__(self, settings: Settings) -> None:
-        self.downloader = Downloader(Path(folder_paths.get_folder_paths("loras")[0]) / DOWNLOADED, settings.downloads.rules())
+        self.downloader = Downloader(Path(folder_paths.get_folder_paths("loras")[0]) / DOWNLOADED, settings.downloads)
 
     def sources(self, loras: list[LoRAWeight]) -> list[LoRASource]:
         """InvalidRequest for one that is not there or not allowed; nothing is fetched."""

@@ -1,9 +1,10 @@
-"""What the server's owner allows of downloads, and the two ways in which one ends badly."""
+"""What the server's owner allows of downloads and webhooks, and the two ways in which a download ends badly."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from yarl import URL
 
 from .addresses import AddressRules, check_url
@@ -23,8 +24,13 @@ class DownloadFailed(OSError):
     """The network, the other server or the disk failed; the same request may succeed later."""
 
 
-@dataclass(frozen=True)
-class DownloadRules:
+class Rules(BaseModel):
+    """What the owner may write into the settings: unknown names are refused, and no error repeats a value, which may be secret."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class DownloadRules(Rules):
     """Whether LoRAs are downloaded at all, from where, how much and how patiently. ValueError for settings that make no sense.
 
     `connect_seconds` is the limit until a server is connected, `stall_seconds` the longest wait for its next bytes. `tokens` holds one per host,
@@ -34,24 +40,23 @@ class DownloadRules:
     enabled: bool = False
     allowed_hosts: tuple[str, ...] = HOSTS
     redirect_hosts: tuple[str, ...] = REDIRECT_HOSTS
-    max_bytes: int = 4 * 2**30
-    connect_seconds: float = 15.0
-    stall_seconds: float = 60.0
-    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    max_bytes: int = Field(default=4 * 2**30, gt=0)
+    connect_seconds: float = Field(default=15.0, gt=0)
+    stall_seconds: float = Field(default=60.0, gt=0)
+    tokens: dict[str, str] = Field(default_factory=dict, repr=False)
     networks: tuple[str, ...] = ()
     plain_http: bool = False
     hub: str = HUB
 
-    def __post_init__(self) -> None:
-        if min(self.max_bytes, self.connect_seconds, self.stall_seconds) <= 0:
-            raise ValueError(f"max_bytes is {self.max_bytes}, connect_seconds {self.connect_seconds}, stall_seconds {self.stall_seconds}; "
-                             "all must be above 0.")
+    @model_validator(mode="after")
+    def _check(self) -> "DownloadRules":
         for host, token in self.tokens.items():
             if not re.fullmatch(r"[a-z0-9_.-]+", host):
                 raise ValueError(f"'{host}' has a token and is no host; write huggingface.co, in lower case, without https:// and port.")
             if not token.isascii() or not token.isprintable() or " " in token:
                 raise ValueError(f"the token for {host} holds a space, a line break or a letter that no token has. Copy it again.")
         check_url(self.hub, self.addresses)
+        return self
 
     def tokens_for(self, url: str) -> Mapping[str, str]:
         """The tokens that a request for `url` may show: none where it is not encrypted, except to the hub, which the owner chose."""
@@ -61,3 +66,23 @@ class DownloadRules:
     @property
     def addresses(self) -> AddressRules:
         return AddressRules(self.allowed_hosts, self.redirect_hosts, self.networks, self.plain_http)
+
+
+class WebhookRules(Rules):
+    """Where webhooks may be (`hosts` None: every public one), seconds per attempt and for all of them, and the pauses between attempts."""
+
+    hosts: tuple[str, ...] | None = None
+    networks: tuple[str, ...] = ()
+    plain_http: bool = False
+    seconds: float = Field(default=15.0, gt=0)
+    total_seconds: float = Field(default=30.0, gt=0)
+    pauses: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 4.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "WebhookRules":
+        _ = self.addresses  # which refuses a host or network that cannot be understood
+        return self
+
+    @property
+    def addresses(self) -> AddressRules:
+        return AddressRules(self.hosts, networks=self.networks, plain_http=self.plain_http)

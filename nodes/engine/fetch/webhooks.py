@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -13,22 +12,9 @@ from yarl import URL
 
 from .addresses import AddressRefused, AddressRules, check_url
 from .redirects import checked_session
+from .rules import WebhookRules
 
 WORTH_ANOTHER = (408, 425, 429)  # and 5xx: other answers stay what they are
-
-
-@dataclass(frozen=True)
-class WebhookRules:
-    """Where webhooks may be, seconds per attempt and for all of them, and the pauses between attempts: one attempt more than pauses."""
-
-    addresses: AddressRules = AddressRules()
-    seconds: float = 15.0
-    total_seconds: float = 30.0
-    pauses: tuple[float, ...] = (1.0, 4.0)
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.total_seconds <= 0 or any(pause < 0 for pause in self.pauses):
-            raise ValueError(f"a webhook's times are {self.seconds} s, {self.total_seconds} s and pauses {self.pauses}; all must be above 0.")
 
 
 async def deliver(url: str, payload: Mapping[str, Any], rules: WebhookRules, log: Callable[[str], None],

@@ -1,6 +1,7 @@
 """Two experts behind one CFGGuider: each is loaded when the first step asks for it and leaves when the other one is needed."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import comfy.model_base
@@ -120,11 +121,16 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
                denoise_mask: torch.Tensor | None = None, callback: Any = None, disable_pbar: bool = False,
                seed: int | None = None) -> torch.Tensor:
         """Run `sampler` from `noise` (B, 16, T, H/8, W/8) over `sigmas`; the core entry point of every GUIDER."""
+        plan = self.plan(sampler, sigmas)
+        return self.follow(plan, noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+
+    def follow(self, plan: StepPlan, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
+               denoise_mask: torch.Tensor | None, callback: Any, disable_pbar: bool, seed: int | None) -> torch.Tensor:
+        """The same with the plan of these sigmas at hand. ValueError for a latent that does not fit, or a negative prompt that is missing."""
         if len(sigmas) < 2:
             return latent_image
         check_latent("latent_image", latent_image, "Use Wan 2.2 Empty Latent (the 5B model's latent has 48 channels and does not fit).",
                      "Run the node that made it again.")
-        plan = self.plan(sampler, sigmas)
         if plan.needs_negative() and not self.negative:
             raise ValueError(f"negative is not connected, but guidance is {self.guidance.high} / {self.guidance.low}. "
                              "Connect Wan 2.2 Text Encode's negative, or set both guidance scales to 1.")
@@ -138,7 +144,7 @@ class Run:
     noise: torch.Tensor
     latent_image: torch.Tensor
     denoise_mask: torch.Tensor | None
-    told_sigmas: dict[str, Any]
+    network_sigmas: dict[str, Any]
     sampler_options: dict[str, Any]
 
     def __init__(self, pair: ExpertPairGuider, plan: StepPlan, seed: int | None) -> None:
@@ -155,13 +161,13 @@ class Run:
         """The innermost call, inside the hooks and OUTER_SAMPLE wrappers of both experts: run the solver over all steps."""
         self._take(noise, latent_image, denoise_mask)
         sigmas = sigmas.to(self.device)
-        sample = comfy.patcher_extension.WrapperExecutor.new_class_executor(sampler.sample, sampler, self._sampler_wrappers())
+        sample = comfy.patcher_extension.WrapperExecutor.new_class_executor(sampler.sample, sampler, sampler_wrappers(self.high, self.low))
         try:
             with on_device(self.device):
                 make_room_for(self._needed_models(), self.noise.shape, self.high.conds)
                 self._activate(sigmas[0])
-                self.told_sigmas = self._told_sigmas(sigmas)
-                self.sampler_options = comfy.patcher_extension.merge_nested_dicts(self.model_options, self.told_sigmas)
+                self.network_sigmas = {"transformer_options": {"sample_sigmas": network_sigmas(self.plan, sigmas)}}
+                self.sampler_options = comfy.patcher_extension.merge_nested_dicts(self.model_options, self.network_sigmas)
                 extra_args = {"model_options": self.sampler_options, "seed": seed}
                 samples = sample.execute(self, sigmas, extra_args, callback, self.noise, self.latent_image, self.denoise_mask, disable_pbar)
                 return self.inner_model.process_latent_out(samples.to(torch.float32))
@@ -195,15 +201,10 @@ class Run:
         if denoise_mask is not None:
             self.denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, self.device)
 
-    def _told_sigmas(self, sigmas: torch.Tensor) -> dict[str, Any]:
-        """The noise levels as the network is told them, whole timesteps for the official solvers: context windows look the current one up."""
-        times = [step.timestep / TRAIN_TIMESTEPS for step in self.plan.steps]
-        return {"transformer_options": {"sample_sigmas": torch.tensor([*times, float(sigmas[-1])], dtype=torch.float32, device=self.device)}}
-
     def _options_for(self, expert: Expert, sent: dict[str, Any]) -> dict[str, Any]:
         """The expert's own options, and what the sampler added to those it was given."""
         merge = comfy.patcher_extension.merge_nested_dicts
-        return merge(merge(expert.model_options, self.told_sigmas), added_options(self.sampler_options, sent))
+        return merge(merge(expert.model_options, self.network_sigmas), added_options(self.sampler_options, sent))
 
     def _give_up_acceleration(self, expert: Expert) -> None:
         log.warning("out of memory: acceleration is off for the rest of this run, its residuals are freed")
@@ -244,15 +245,9 @@ class Run:
                 self._deactivate()
                 make_room_at_switch(done, expert.model_patcher, self.noise.shape, expert.conds)
             self.active = expert
-            self._say_who_is_at_work()
+            show_expert_at_work(self.plan, high=expert is self.high)
             expert.load(self)
         return expert
-
-    def _say_who_is_at_work(self) -> None:
-        name = "high" if self.active is self.high else "low"
-        numbers = [number for number, step in enumerate(self.plan.steps, 1) if step.high is (name == "high")]
-        if numbers:  # not those of a sampler that asks for noise levels of its own
-            show_now(f"{name}-noise expert: steps {numbers[0]} to {numbers[-1]} of {len(self.plan.steps)}", self.plan.describe())
 
     def _deactivate(self) -> None:
         if self.active is not None:
@@ -263,12 +258,23 @@ class Run:
         used = {step.high for step in self.plan.steps}
         return [expert.model_patcher for expert, high in ((self.high, True), (self.low, False)) if high in used]
 
-    def _sampler_wrappers(self) -> list[Any]:
-        """Those of both experts; one that is on both runs once."""
-        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
-        wrappers = [wrapper for expert in (self.high, self.low)
-                 for wrapper in comfy.patcher_extension.get_all_wrappers(kind, expert.model_options, is_model_options=True)]
-        return list(dict.fromkeys(wrappers))
+
+def network_sigmas(plan: StepPlan, sigmas: torch.Tensor) -> torch.Tensor:
+    """The noise levels as the network gets them, whole timesteps for the official solvers: context windows look the current one up."""
+    return sigmas.new_tensor([*(step.timestep / TRAIN_TIMESTEPS for step in plan.steps), float(sigmas[-1])], dtype=torch.float32)
+
+
+def show_expert_at_work(plan: StepPlan, high: bool) -> None:
+    numbers = [number for number, step in enumerate(plan.steps, 1) if step.high is high]
+    if numbers:  # not those of a sampler that asks for noise levels of its own
+        show_now(f"{'high' if high else 'low'}-noise expert: steps {numbers[0]} to {numbers[-1]} of {len(plan.steps)}", plan.describe())
+
+
+def sampler_wrappers(*experts: Expert) -> list[Any]:
+    """Wrappers around the sampler on any of the experts; one that is on several runs once."""
+    kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+    wrappers = (comfy.patcher_extension.get_all_wrappers(kind, expert.model_options, is_model_options=True) for expert in experts)
+    return list(dict.fromkeys(chain.from_iterable(wrappers)))
 
 
 def added_options(before: Any, now: Any) -> Any:

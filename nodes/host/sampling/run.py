@@ -56,9 +56,9 @@ def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guid
     """A GUIDER over both experts; ValueError for models that are not Wan text-to-video experts. `negative` may be None at guidance 1."""
 
     def plan(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor) -> StepPlan:
-        made = plan_for(sampler, sigmas, boundary, guidance, acceleration)
-        log.info("%s", made.describe())
-        return made
+        steps = plan_for(sampler, sigmas, boundary, guidance, acceleration)
+        log.info("%s", steps.describe())
+        return steps
 
     return ExpertPairGuider(high, low, positive, negative, guidance, shift, boundary, plan)
 
@@ -71,15 +71,13 @@ def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: fl
     return plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, "none")
 
 
-def sample(experts: ExpertPairGuider, latent: Latent, seed: int, schedule: Schedule) -> Latent:
-    """Sample one latent (B, 16, T, H/8, W/8) across both experts; ValueError for a latent that does not fit."""
-    samples = latent["samples"]
+def sample(experts: ExpertPairGuider, latent: Latent, seed: int, schedule: Schedule) -> tuple[Latent, StepPlan]:
+    """Sample one latent (B, 16, T, H/8, W/8) across both experts, and the plan of the run; ValueError for a latent that does not fit."""
+    sampler, sigmas, samples = solver(schedule.solver), schedule.sigmas(), latent["samples"]
+    plan = experts.plan(sampler, sigmas)
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    sampled = experts.sample(noise, samples, solver(schedule.solver), schedule.sigmas(), denoise_mask=latent.get("noise_mask"),
-                             callback=latent_preview.prepare_callback(experts.model_patcher, schedule.steps),
-                             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed)
+    sampled = experts.follow(plan, noise, samples, sampler, sigmas, latent.get("noise_mask"),
+                             latent_preview.prepare_callback(experts.model_patcher, schedule.steps), not comfy.utils.PROGRESS_BAR_ENABLED, seed)
     result = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     result["samples"] = sampled.to(comfy.model_management.intermediate_device())
-    return result
-
-
+    return result, plan

@@ -83,9 +83,11 @@ def stream_of(video: Input.Video) -> FrameStream:
     """The frames of any VIDEO as a stream: from the decoder, from the file, or from the tensors it holds."""
     if isinstance(video, LazyVideo):
         return video.stream
-    if isinstance(video, InputImpl.VideoFromFile) and _starts_at_the_beginning(video) and read.is_plain(source := video.get_stream_source()):
-        width, height = video.get_dimensions()
-        return FrameStream(width, height, read.count(source), _exact(video.get_frame_rate()), lambda: read.frames(source), read.audio(source))
+    if isinstance(video, InputImpl.VideoFromFile) and _starts_at_the_beginning(video):
+        source = video.get_stream_source()
+        file = read.description(source)
+        if file.plain:
+            return FrameStream(file.width, file.height, file.count, _exact(file.rate), lambda: read.frames(source), file.audio)
     components = video.get_components()
     count, height, width = components.images.shape[:3]
     return FrameStream(width, height, count, _exact(components.frame_rate), lambda: chunks(components.images), _from_comfy(components.audio))

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from engine.fetch.addresses import AddressRules
-from engine.fetch.webhooks import WebhookRules, deliver
+from engine.fetch.rules import WebhookRules
+from engine.fetch.webhooks import deliver
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-OPEN = AddressRules(networks=("127.0.0.1/32",), plain_http=True)
+OPEN: dict[str, Any] = {"networks": ("127.0.0.1/32",), "plain_http": True}
 PATIENT = {"seconds": 60.0, "total_seconds": 300.0, "pauses": (0.0, 0.01)}
 PAYLOAD = {"request_id": "1", "status": "OK", "payload": {"video": {"url": "x"}}}
 
@@ -27,7 +27,7 @@ def send(handler: Handler, payload: Any = PAYLOAD, **rules: Any) -> tuple[bool, 
         said: list[str] = []
         try:
             url = f"http://127.0.0.1:{runner.addresses[0][1]}/services/path-secret?token=query-secret"
-            return await deliver(url, payload, WebhookRules(OPEN, **{**PATIENT, **rules}), said.append), said
+            return await deliver(url, payload, WebhookRules(**{**OPEN, **PATIENT, **rules}), said.append), said
         finally:
             await runner.cleanup()
     return asyncio.run(run())
@@ -130,11 +130,11 @@ def test_a_payload_that_is_no_json_is_no_error(payload: Any):
 
 def test_an_address_nobody_answers_is_no_error():
     said: list[str] = []
-    rules = WebhookRules(AddressRules(("127.0.0.1:9",), networks=("127.0.0.1/32",), plain_http=True), pauses=(0.0,))
+    rules = WebhookRules(hosts=("127.0.0.1:9",), pauses=(0.0,), **OPEN)
     assert asyncio.run(deliver("http://127.0.0.1:9/", PAYLOAD, rules, said.append)) is False
     assert len(said) == 2
 
 
 def test_times_that_mean_nothing_are_refused():
-    with pytest.raises(ValueError, match="must be above 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         WebhookRules(seconds=0)
