@@ -18,7 +18,7 @@ from ..engine.safety.phrases import phrase_list
 from ..engine.safety.stream import Check, Picture, Report, UnsafeContent, checked
 from .messages import counted
 from .models.memory import on_device
-from .models.pretrained import LOCAL, Managed, best_dtype, folder_of, model_folders, opened
+from .models.pretrained import LOCAL, PREPARATION, Managed, best_dtype, folder_of, image_processor, model_folders, opened
 from .video.lazy import following, stream_of
 
 FOLDER = "safety"
@@ -27,7 +27,6 @@ NOTHING_YET = "(none in models/safety)"
 PICTURES, TEXTS = "ForImageClassification", "ForSequenceClassification"
 MOST_TOKENS, OVERLAP = 512, 16  # of a window of a long text, and what two windows share
 ACTIVATIONS = 300e6  # bytes: one picture, or one window of text, in a network of ViT-L's size
-PREPARATION = "preprocessor_config.json"
 MULTI_LABEL = "multi_label_classification"
 
 
@@ -117,8 +116,8 @@ class PictureClassifier:
     """Looks at a frame in 8 bit with one of transformers' picture classifiers."""
 
     def __init__(self, folder: Path, override: str) -> None:
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
-        self.prepare = AutoImageProcessor.from_pretrained(folder, **LOCAL)
+        from transformers import AutoModelForImageClassification
+        self.prepare = image_processor(folder)
         self.network = Classifier(AutoModelForImageClassification, folder, override)
 
     def __call__(self, picture: Picture) -> Verdict:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from logging import StreamHandler, getLogger
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,19 @@ def test_folders_are_listed_by_what_they_classify(safety: ModuleType) -> None:
     assert PICTURES in safety.picture_classifier_names() and TEXTS not in safety.picture_classifier_names()
     assert TEXTS in safety.text_classifier_names() and PICTURES not in safety.text_classifier_names()
     assert safety.text_classifier_names()[0] == "phrase list"
+
+
+def test_a_classifier_is_opened_without_a_warning(safety: ModuleType, classifiers: Path) -> None:
+    from transformers.utils.logging import warning_once
+    warning_once.cache_clear()  # of what this process has been warned of already
+    lines: list[str] = []
+    handler = StreamHandler(SimpleNamespace(write=lines.append, flush=lambda: None))
+    getLogger("transformers").addHandler(handler)
+    try:
+        safety.PictureClassifier(classifiers / PICTURES, "")
+    finally:
+        getLogger("transformers").removeHandler(handler)
+    assert lines == []
 
 
 def test_a_classifier_agrees_with_transformers_own_pipeline(safety: ModuleType, classifiers: Path, pack: ModuleType) -> None:

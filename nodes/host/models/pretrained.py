@@ -1,5 +1,6 @@
 """Networks in Hugging Face folders: found below ComfyUI's models folder, opened by transformers, moved by ComfyUI's memory management."""
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ import comfy.model_management
 import comfy.model_patcher
 import folder_paths
 import torch
+from packaging.version import Version
 
 from ...engine.model_files import missing_file
 from .memory import keep_loaded, unload
 
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")
+PREPARATION = "preprocessor_config.json"
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-RENAMED_DTYPE = (4, 56)  # transformers' version that calls torch_dtype dtype
+RENAMED_DTYPE, FAST_ONLY = Version("4.56"), Version("5")  # of transformers: torch_dtype is called dtype; one kind of image processor is left
 
 
 def model_folders(kind: str) -> dict[str, Path]:
@@ -39,9 +42,21 @@ def folder_of(kind: str, name: str, needs_tokenizer: bool) -> Path:
 
 def opened(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
     """The network of a folder, by one of transformers' Auto classes, ready to compute and without gradients."""
-    word = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= RENAMED_DTYPE else "torch_dtype"
+    word = "dtype" if _transformers() >= RENAMED_DTYPE else "torch_dtype"
     network = auto_class.from_pretrained(folder, use_safetensors=True, **LOCAL, **{word: dtype})
     return network.eval().requires_grad_(False)
+
+
+def image_processor(folder: Path) -> Any:
+    """What prepares pictures for the network of a folder, of the kind that it was saved with: where that is not said, transformers 4 warns."""
+    from transformers import AutoImageProcessor
+    kind = json.loads((folder / PREPARATION).read_text(encoding="utf-8")).get("image_processor_type", "")
+    choice = {"use_fast": kind.endswith("Fast")} if _transformers() < FAST_ONLY else {}
+    return AutoImageProcessor.from_pretrained(folder, **LOCAL, **choice)
+
+
+def _transformers() -> Version:
+    return Version(version("transformers"))
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
