@@ -19,6 +19,7 @@ from ...engine.interpolation.archives import read
 from ...engine.interpolation.checkpoints import FAMILIES, detect
 from ...engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
 from ...engine.model_files import SAFETENSORS
+from ...engine.packages import opencv
 from ..models.files import model_names, model_path
 from ..models.memory import Model, is_out_of_memory, keep_loaded, on_device, shares_memory
 from .lazy import following, stream_of
@@ -55,9 +56,10 @@ def file_chosen_by(name: str) -> str:
 
 
 def check_interpolator_choice(name: str) -> None:
-    """ValueError unless it is "none", or the file is there and holds a network of a known family."""
+    """ValueError unless it is "none", or the file is there and holds a network of a known family; and OpenCV, which finds scene cuts, is there."""
     if name == NONE:
         return
+    opencv()
     path = interpolator_path(name)
     header_only = path.suffix.lower() in SAFETENSORS
     detect({key: torch.empty(shape, device="meta") for key, shape in safetensors_shapes(path).items()} if header_only else read(path))
