@@ -22,6 +22,7 @@ import websocket
 ROOT = Path(__file__).resolve().parent.parent
 COMFYUI = Path(os.environ.get("WAN22_COMFYUI", ROOT / ".dev" / "ComfyUI"))
 PACK_FOLDER = "a_folder_of_another_name"
+TEXT_EVENT = 3  # of ComfyUI's binary messages: text on a node
 Prompt = dict[str, dict[str, Any]]
 
 
@@ -177,7 +178,7 @@ class ComfyUI:
                 for output in outputs.values() for shown in output.get("images", [])]
 
     def events(self) -> Generator[tuple[str, dict[str, Any]], None, None]:
-        """Messages of the websocket as (type, data), from the moment this is called; ends when the caller stops reading."""
+        """Messages of the websocket as (type, data), from the moment this is called; ends when the caller stops reading. Previews are left out."""
         connection = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}", timeout=300)
         return self._read(connection)
 
@@ -189,6 +190,9 @@ class ComfyUI:
                 if isinstance(message, str):
                     event = json.loads(message)
                     yield event["type"], event["data"]
+                elif int.from_bytes(message[:4], "big") == TEXT_EVENT:
+                    end = 8 + int.from_bytes(message[4:8], "big")
+                    yield "progress_text", {"node": message[8:end].decode(), "text": message[end:].decode()}
 
 
 def import_comfyui(cpu: bool = True) -> None:

@@ -47,7 +47,7 @@ def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
 
 
 def show(node_id: str | None, text: str) -> None:
-    """Text on a node while and after it runs."""
+    """Text on a node while and after it runs, in the page that runs it: a program's prompt has none, and ComfyUI would tell every page."""
     server = getattr(PromptServer, "instance", None)
-    if server is not None and node_id is not None:
+    if server is not None and server.client_id is not None and node_id is not None:
         server.send_progress_text(text, node_id, server.client_id)

@@ -57,3 +57,17 @@ def test_the_sampler_says_which_expert_is_at_work(run: tuple[Prompt, list[Any]])
     (log,) = (data["text"] for kind, data in heard if kind == "log")
     lines = [line.split("[Wan 2.2] ")[-1] for line in log.splitlines() if "-noise expert: steps" in line]
     assert lines == ["high-noise expert: steps 1 to 2 of 4", "low-noise expert: steps 3 to 4 of 4"]
+
+
+def test_text_on_a_node_goes_to_the_page_that_runs_it_alone(server: ComfyUI) -> None:
+    """A program's prompt has no page, and its node 1 is not the node 1 of a page that is open meanwhile."""
+    def check(text: str) -> Prompt:
+        inputs = {"text": text, "enabled": True, "classifier": "phrase list", "threshold": 1.0, "unsafe_labels": ""}
+        return {"1": {"class_type": "Wan22CheckPrompt", "inputs": inputs}, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+
+    listening = server.events()
+    next(listening)
+    server.wait(server.post("/prompt", {"prompt": check("a nude woman")})["prompt_id"])
+    server.queue(check("a fox"))
+    first = next(data for kind, data in listening if kind == "progress_text")
+    assert first["node"] == "1" and "nude" not in first["text"]
