@@ -14,6 +14,7 @@ from safetensors.torch import save
 from engine.fetch.download import Downloader
 from engine.fetch.rules import DownloadFailed, DownloadRefused, DownloadRules
 from engine.fetch.sources import RepoFile, WebFile
+from web_server import served
 
 LORA = save({"lora_A": torch.arange(150_000, dtype=torch.float32), "lora_B": torch.ones(3)}, {"made": "here"})
 OTHER = save({"lora_A": torch.zeros(200_000)})
@@ -72,19 +73,12 @@ class Host:
 
 
 def run(host: Host, use: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    async def served() -> Any:
+    async def answered() -> Any:
         app = web.Application()
         app.router.add_get("/{path:.*}", host.answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host.port = runner.addresses[0][1]
-        try:
+        async with served(app) as host.port:
             return await use()
-        finally:
-            await runner.cleanup()
-    return asyncio.run(served())
+    return asyncio.run(answered())
 
 
 def rules(host: Host, **options: Any) -> DownloadRules:

@@ -1,13 +1,28 @@
-"""A web server of this machine for what the endpoint fetches and tells."""
+"""Web servers of this machine: one for what the endpoint fetches and tells, and one around any aiohttp application."""
 
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
 TOKEN = "hf_a_token_that_nobody_may_read"
+
+
+@contextlib.asynccontextmanager
+async def served(app: web.Application) -> AsyncIterator[int]:
+    """The port on which `app` answers meanwhile."""
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server(shutdown_timeout=0.1)
+    try:
+        assert server.port is not None
+        yield server.port
+    finally:
+        await server.close()
 
 
 class Web:
@@ -19,13 +34,13 @@ class Web:
         self.posted: list[tuple[str, dict[str, Any]]] = []
         self.arrived = threading.Condition()
         self.held: dict[str, threading.Event] = {}
-        web = self
+        outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                web.asked.append(self.path)
-                web.wait_for(self.path)
-                content = web.files.get(self.path.partition("?")[0])
+                outer.asked.append(self.path)
+                outer.wait_for(self.path)
+                content = outer.files.get(self.path.partition("?")[0])
                 allowed = content is not None and self.headers.get("Authorization") == f"Bearer {TOKEN}"
                 self.send_response(200 if allowed else 404)
                 self.send_header("Content-Length", str(len(content) if allowed and content else 0))
@@ -34,10 +49,10 @@ class Web:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with web.arrived:
-                    web.posted.append((self.path, body))
-                    web.arrived.notify_all()
-                web.wait_for(self.path)
+                with outer.arrived:
+                    outer.posted.append((self.path, body))
+                    outer.arrived.notify_all()
+                outer.wait_for(self.path)
                 with contextlib.suppress(OSError):  # who asked may be gone by now
                     self.send_response(200)
                     self.end_headers()

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from engine.prompt.chat_server import ChatServer
 from engine.prompt.expansion import ExpansionFailed, Request
+from web_server import served
 
 REQUEST = Request("be brief", "<prompt>fox</prompt>", seed=2**63 + 5)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -19,24 +21,19 @@ def completion(content: Any) -> web.Response:
     return web.json_response({"choices": [{"message": {"role": "assistant", "content": content, "reasoning_content": "hm"}}]})
 
 
-async def serve(handler: Handler) -> tuple[web.AppRunner, str]:
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", handler)
     app.router.add_get("/v1/models", lambda _: asyncio.sleep(0, web.json_response({"data": [{"id": "first"}, {"id": "second"}]})))
-    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with served(app) as port:
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 def ask(handler: Handler, **options: Any) -> str:
     async def run() -> str:
-        runner, url = await serve(handler)
-        try:
+        async with serving(handler) as url:
             return await ChatServer(url, **options).answer(REQUEST)
-        finally:
-            await runner.cleanup()
     return asyncio.run(run())
 
 
@@ -182,16 +179,13 @@ def test_cancelling_closes_the_connection():
                 closed.set()
                 raise
 
-        runner, url = await serve(waiting)
-        try:
+        async with serving(waiting) as url:
             task = asyncio.create_task(ChatServer(url, "m").answer(REQUEST))
             await asyncio.wait_for(asked.wait(), 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             await asyncio.wait_for(closed.wait(), 60)
-        finally:
-            await runner.cleanup()
 
     asyncio.run(run())
 

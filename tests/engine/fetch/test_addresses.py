@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from engine.fetch.addresses import AddressRefused, AddressRules, check_url, is_public, shown
 from engine.fetch.redirects import checked_session, followed
+from web_server import served
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ANY = AddressRules()
@@ -50,14 +51,8 @@ def with_server(handler: Handler, use: Callable[[int], Awaitable[None]]) -> None
     async def run() -> None:
         app = web.Application()
         app.router.add_get("/{path:.*}", handler)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        try:
-            await use(runner.addresses[0][1])
-        finally:
-            await runner.cleanup()
+        async with served(app) as port:
+            await use(port)
     asyncio.run(run())
 
 

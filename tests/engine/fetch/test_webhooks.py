@@ -9,6 +9,7 @@ from aiohttp import web
 
 from engine.fetch.rules import WebhookRules
 from engine.fetch.webhooks import deliver
+from web_server import served
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN: dict[str, Any] = {"networks": ("127.0.0.1/32",), "plain_http": True}
@@ -20,16 +21,10 @@ def send(handler: Handler, payload: Any = PAYLOAD, **rules: Any) -> tuple[bool, 
     async def run() -> tuple[bool, list[str]]:
         app = web.Application()
         app.router.add_post("/services/path-secret", handler)
-        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
         said: list[str] = []
-        try:
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}/services/path-secret?token=query-secret"
+        async with served(app) as port:
+            url = f"http://127.0.0.1:{port}/services/path-secret?token=query-secret"
             return await deliver(url, payload, WebhookRules(**{**OPEN, **PATIENT, **rules}), said.append), said
-        finally:
-            await runner.cleanup()
     return asyncio.run(run())
 
 
