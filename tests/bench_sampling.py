@@ -19,10 +19,11 @@ import torch
 
 from comfyui import ROOT, has_gpu, import_pack
 from peak_memory import PeakMemory, in_own_process
+from tiny_weights import fp8_scaled
 
 SIZES = {"moderate": {"dim": 512, "ffn_dim": 2048, "num_layers": 8}, "wide": {"dim": 2560, "ffn_dim": 8192, "num_layers": 3},
          "14b": {"dim": 5120, "ffn_dim": 13824, "num_layers": 40}}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.float8_e4m3fn, "fp8_scaled": None}
 CONTENDERS = ("core", "ours", "ours regular", "ours unipc")
 SHIFT, GUIDANCE, BOUNDARY = 5.0, (3.5, 4.0), 0.875
 RESULTS = ROOT / ".dev" / "bench"
@@ -101,6 +102,11 @@ class Call:
     expert: str
     begin: float
     end: float
+    prompts: int  # evaluated at once
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.begin
 
 
 def timing_wrapper(calls: list[Call], expert: str) -> Callable[..., torch.Tensor]:
@@ -109,7 +115,7 @@ def timing_wrapper(calls: list[Call], expert: str) -> Callable[..., torch.Tensor
     def timed(apply: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         begin = now()
         output = apply(args["input"], args["timestep"], **args["c"])
-        calls.append(Call(expert, begin, now()))
+        calls.append(Call(expert, begin, now(), len(args["input"])))
         return output
 
     return timed
@@ -132,12 +138,13 @@ def random_expert(options: argparse.Namespace, seed: int) -> Any:
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     generator = torch.Generator(device).manual_seed(seed)
     dtype = torch.float32 if options.dtype == "float32" else torch.bfloat16
-    weights = {name: (torch.randn(tensor.shape, generator=generator, device=device, dtype=dtype) * 0.02).cpu()
+    weights = {name: torch.randn(tensor.shape, generator=generator, device=device, dtype=dtype) * 0.02
                for name, tensor in shapes.state_dict().items()}
-    return comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": DTYPES[options.dtype]})
+    weights = fp8_scaled(weights) if options.dtype == "fp8_scaled" else weights
+    return comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": DTYPES[options.dtype]} if DTYPES[options.dtype] else {})
 
 
-def contender(pack: Any, options: argparse.Namespace, experts: tuple[Any, Any]) -> Callable[[int], None]:
+def contender(pack: Any, options: argparse.Namespace, experts: tuple[Any, Any]) -> Callable[[int], torch.Tensor]:
     positive, negative = ([[torch.randn(1, 512, 4096, generator=torch.manual_seed(seed)), {}]] for seed in (1, 2))
     latent = {"samples": torch.zeros(1, 16, (options.frames - 1) // 4 + 1, options.height // 8, options.width // 8)}
     if options.contender == "core":
@@ -146,10 +153,10 @@ def contender(pack: Any, options: argparse.Namespace, experts: tuple[Any, Any]) 
     acceleration = "regular" if "regular" in options.contender else "none"
     solver = "unipc" if "unipc" in options.contender else "euler"
     guider = sampling.guider(*experts, positive, negative, plan.Guidance(*GUIDANCE), SHIFT, acceleration, BOUNDARY)
-    return lambda steps: sampling.sample(guider, latent, 1, plan.Schedule(solver, steps, SHIFT))
+    return lambda steps: sampling.sample(guider, latent, 1, plan.Schedule(solver, steps, SHIFT))["samples"]
 
 
-def core_run(experts: tuple[Any, Any], positive: Any, negative: Any, latent: dict[str, Any], steps: int) -> None:
+def core_run(experts: tuple[Any, Any], positive: Any, negative: Any, latent: dict[str, Any], steps: int) -> torch.Tensor:
     """Core's template: two KSamplerAdvanced with euler and simple, split where the boundary falls."""
     nodes = importlib.import_module("nodes")
     from engine.sampling.schedules import euler_sigmas
@@ -158,7 +165,7 @@ def core_run(experts: tuple[Any, Any], positive: Any, negative: Any, latent: dic
     split = int((euler_sigmas(steps, SHIFT)[:-1] * 1000 >= BOUNDARY * 1000).sum())
     sample = nodes.KSamplerAdvanced().sample
     (first,) = sample(high, "enable", 1, steps, GUIDANCE[0], "euler", "simple", positive, negative, latent, 0, split, "enable")
-    sample(low, "disable", 1, steps, GUIDANCE[1], "euler", "simple", positive, negative, first, split, 10000, "disable")
+    return sample(low, "disable", 1, steps, GUIDANCE[1], "euler", "simple", positive, negative, first, split, 10000, "disable")[0]["samples"]
 
 
 def print_table(runs: dict[str, list[dict[str, float]]]) -> None:

@@ -84,11 +84,11 @@ def decoded_and_written(options: argparse.Namespace, path: Path) -> dict[str, fl
     return {"seconds": seconds, "peak_mb": memory.megabytes()}
 
 
-def drifting_latent(frames: int) -> torch.Tensor:
+def drifting_latent(frames: int, width: int = WIDTH, height: int = HEIGHT) -> torch.Tensor:
     """Smooth clouds that move: compresses like a video, not like noise."""
     generator = torch.Generator().manual_seed(1)
-    coarse = torch.randn(1, 16, frames // 8 + 2, HEIGHT // 64, WIDTH // 64, generator=generator)
-    return torch.nn.functional.interpolate(coarse, (frames, HEIGHT // 8, WIDTH // 8), mode="trilinear")
+    coarse = torch.randn(1, 16, frames // 8 + 2, -(-height // 64), -(-width // 64), generator=generator)
+    return torch.nn.functional.interpolate(coarse, (frames, height // 8, width // 8), mode="trilinear")
 
 
 def core_pipeline(pack: Any, vae: Any, latent: dict[str, torch.Tensor], path: Path) -> None:

@@ -3,7 +3,6 @@
 import importlib.util
 from pathlib import Path
 
-import kornia.metrics
 import numpy as np
 import PIL.Image
 import PIL.ImageSequence
@@ -39,6 +38,7 @@ def clip(name: str, first: int = 0, count: int = 24) -> torch.Tensor:
 
 def ssim(frames: torch.Tensor, seen: torch.Tensor) -> float:
     """Mean structural similarity (window 11) of the luma of two clips (T, H, W, 3)."""
+    import kornia.metrics
     weights = torch.tensor([0.2126, 0.7152, 0.0722])
     pairs = [((a @ weights)[:, None], (b @ weights)[:, None]) for a, b in zip(frames.split(8), seen.split(8), strict=True)]
     return float(torch.cat([kornia.metrics.ssim(a, b, 11).mean(dim=(1, 2, 3)) for a, b in pairs]).mean())

@@ -195,12 +195,14 @@ class ComfyUI:
                     yield "progress_text", {"node": message[8:end].decode(), "text": message[end:].decode()}
 
 
-def import_comfyui(cpu: bool = True) -> None:
-    """Make ComfyUI's own modules importable in this process, with or without a GPU."""
+def import_comfyui(cpu: bool | None = None) -> None:
+    """Make ComfyUI's own modules importable in this process, with or without a GPU; tests take one where WAN22_ON_CARD is set, in float32."""
     if str(COMFYUI) not in sys.path:
         sys.path.insert(0, str(COMFYUI))
         from comfy.cli_args import args
-        args.cpu = cpu
+        args.cpu = "WAN22_ON_CARD" not in os.environ if cpu is None else cpu
+        if cpu is None and not args.cpu:
+            args.fp32_unet = args.fp32_vae = args.fp32_text_enc = args.force_fp32 = True
         importlib.import_module("utils.extra_config")  # before core's nodes.py puts comfy/utils.py in its way, as main.py does
 
 
@@ -221,7 +223,7 @@ def folder_table_kept() -> Generator[Callable[[str, Path], None], None, None]:
     folder_paths.filename_list_cache.clear()
 
 
-def import_pack(cpu: bool = True) -> ModuleType:
+def import_pack(cpu: bool | None = None) -> ModuleType:
     """The pack in this process, under a name that is not its folder's, with ComfyUI around it."""
     import_comfyui(cpu)
     if PACK_FOLDER not in sys.modules:

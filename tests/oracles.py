@@ -18,7 +18,7 @@ Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def official_module(name: str) -> ModuleType:
     """wan/<name>.py of the wheel by itself: the package's own __init__ needs CUDA."""
     package = importlib.util.find_spec("wan")
-    assert package is not None and package.submodule_search_locations is not None
+    assert package is not None and package.submodule_search_locations is not None, "wan22 is missing; tests/oracles.txt lists it"
     full_name = "official_wan." + name.replace("/", ".")
     if full_name not in sys.modules:
         path = Path(next(iter(package.submodule_search_locations))) / f"{name}.py"
