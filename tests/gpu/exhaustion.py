@@ -20,7 +20,7 @@ from gpu import card
 from gpu.task import Row, Task, task_of_this_process
 from sampling_runs import relative_error
 
-SMALL, LARGE = (256, 256, 9), (1280, 720, 17)
+SMALL, LARGE = (64, 64, 9), (1280, 720, 17)
 SAMPLED = (832, 480, 33)
 TILED_SHARES = (0.75, 0.4)  # the features of all tiles fit, and do not
 STEPS = 12  # acceleration skips from 10 on

@@ -64,14 +64,14 @@ def vae() -> Part:
 
 
 def interpolator(family: str, pictures: Inputs) -> Part:
-    from engine.interpolation.checkpoints import build
+    from engine.interpolation.checkpoints import detect
     from gpu.video import random_weights
 
     def call(network: Any, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         pair = network.pair(network.features(first), network.features(second))
         return network.between(pair, torch.tensor([0.5], device=first.device)).frames
 
-    return Part(family, build(random_weights(family), torch.nn), pictures, call)
+    return Part(family, detect(random_weights(family)).network(torch.nn), pictures, call)
 
 
 def compared(part: Part, exact: torch.Tensor, dtype: torch.dtype) -> Row:

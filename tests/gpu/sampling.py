@@ -195,7 +195,7 @@ def main() -> None:
     with torch.inference_mode():
         bench_of_dtype = Bench(dtype, task)
         task.attempt("warm-up", bench_of_dtype.warm_up)
-        for case in map(rehearsed, cases(dtype)[:5]) if task.rehearsal else cases(dtype):
+        for case in map(rehearsed, cases(dtype)[:3]) if task.rehearsal else cases(dtype):
             bench_of_dtype.attempt(case)
 
 

@@ -88,7 +88,7 @@ class Bench:
     def interpolated(self, run: Callable[..., Iterator[torch.Tensor]], model: Any, width: int, height: int, new_frames: int) -> Row:
         for _ in run(model, self.pictures(2, width, height), new_frames):
             pass
-        frames = self.pictures(self.pairs + 1, width, height) * ROUNDS
+        frames = self.pictures(self.pairs + 1, width, height) * (1 if self.task.rehearsal else ROUNDS)
         reset_peak()
         begin = card.now()
         made = sum(len(chunk.cpu()) for chunk in run(model, frames, new_frames))
@@ -121,9 +121,9 @@ def random_weights(family: str) -> dict[str, torch.Tensor]:
     """Under published names, small enough that nothing overflows."""
     if family == "FILM":
         return oracles.film_weights()
-    from engine.interpolation.checkpoints import RIFE_VERSIONS
     from engine.interpolation.rife import Rife
-    shape = RIFE_VERSIONS[RIFE]
+    from engine.interpolation.rife_files import VERSIONS
+    shape = VERSIONS[RIFE]
     ours = Rife(shape, torch.nn).state_dict()
     return {name: published(tensor, 4 * shape.outputs) if "lastconv" in name else tensor for name, tensor in ours.items()}
 
