@@ -136,6 +136,55 @@ def lokr(shapes: Shapes) -> Known:
     return Known(in_float32(tensors), delta)
 
 
+def whole_lokr(shapes: Shapes) -> Known:
+    """Two whole factors, with an alpha that trainers do not count: LyCORIS and musubi-tuner scale by 1 here."""
+    generator = torch.Generator().manual_seed(8)
+    tensors: Tensors = {}
+    delta: Tensors = {}
+    for module in MODULES:
+        out, inner = shapes[f"{module}.weight"]
+        w1, w2 = randn(4, 8, generator=generator) / 4, randn(out // 4, inner // 8, generator=generator) / 4
+        key = "lycoris_" + underscored(module)
+        tensors |= {f"{key}.lokr_w1": w1, f"{key}.lokr_w2": w2, f"{key}.alpha": torch.tensor(1.0)}
+        delta[module] = torch.kron(w1, w2)
+    return Known(in_float32(tensors), delta, metadata={"ss_network_dim": "32", "ss_network_alpha": "1"})
+
+
+def norms(shapes: Shapes) -> Known:
+    """LyCORIS with train_norm."""
+    generator = torch.Generator().manual_seed(10)
+    delta = {"blocks.0.norm3": randn(*shapes["blocks.0.norm3.weight"], generator=generator),
+             "blocks.0.norm3.bias": randn(*shapes["blocks.0.norm3.bias"], generator=generator)}
+    return Known(in_float32({"lycoris_blocks_0_norm3.w_norm": delta["blocks.0.norm3"],
+                             "lycoris_blocks_0_norm3.b_norm": delta["blocks.0.norm3.bias"]}), delta)
+
+
+def difference_beside_low_rank(shapes: Shapes) -> Known:
+    """Both on one weight: they add up."""
+    plain = low_rank("diffusion_model.", str, *B_A)(shapes)
+    module = MODULES[0]
+    extra = torch.ones(shapes[f"{module}.weight"], dtype=torch.float64)
+    return Known({**plain.tensors, f"diffusion_model.{module}.diff": extra.float()}, {**plain.delta, module: plain.delta[module] + extra})
+
+
+def input_projection(shapes: Shapes) -> Known:
+    """The convolution at the input, with factors of five dimensions."""
+    generator = torch.Generator().manual_seed(11)
+    out, inner, *kernel = shapes["patch_embedding.weight"]
+    up, down = randn(out, RANK, 1, 1, 1, generator=generator), randn(RANK, inner, *kernel, generator=generator)
+    tensors = {"diffusion_model.patch_embedding.lora_B.weight": up, "diffusion_model.patch_embedding.lora_A.weight": down}
+    return Known(in_float32(tensors), {"patch_embedding": (up.flatten(1) @ down.flatten(1)).reshape(out, inner, *kernel)})
+
+
+def lokr_of_the_input_projection(shapes: Shapes) -> Known:
+    generator = torch.Generator().manual_seed(12)
+    out, inner, *kernel = shapes["patch_embedding.weight"]
+    w1, w2 = randn(4, 4, generator=generator), randn(out // 4, inner // 4, *kernel, generator=generator)
+    tensors = {"lycoris_patch_embedding.lokr_w1": w1, "lycoris_patch_embedding.lokr_w2": w2}
+    delta = torch.einsum("ac,bdxyz->abcdxyz", w1, w2).reshape(out, inner, *kernel)
+    return Known(in_float32(tensors), {"patch_embedding": delta})
+
+
 def underscored(module: str) -> str:
     return module.replace(".", "_")
 
@@ -168,6 +217,14 @@ FAMILIES: dict[str, Callable[[Shapes], Known]] = {
     "OneTrainer": low_rank("lora_transformer_", underscored, *UP_DOWN),
     "OneTrainer, diffusers names": low_rank("lora_transformer_", underscored_diffusers, *UP_DOWN),
     "LoRA with bias": with_bias,
+    "whole LoKr": whole_lokr,
+    "norms": norms,
+    "difference beside low rank": difference_beside_low_rank,
+    "input projection": input_projection,
+    "LoKr of the input projection": lokr_of_the_input_projection,
+    "DiffSynth, dit": low_rank("dit.", str, ".lora_B.default.weight", ".lora_A.default.weight"),
+    "SimpleTuner": low_rank("transformer.base_model.model.", diffusers_name, ".lora.up.weight", ".lora.down.weight"),
+    "kohya, half renamed": low_rank("lora_unet_", lambda module: module.replace("blocks.", "blocks_"), *UP_DOWN),
 }
 
 

@@ -32,22 +32,22 @@ FILES = [name for pair in PAIRS for name in pair] + ["wan21_style.safetensors", 
 
 @pytest.mark.parametrize(("high", "low"), PAIRS)
 def test_published_pairs_find_each_other_and_their_experts(high: str, low: str) -> None:
-    assert {(route.name, route.expert) for route in routes(LoraChoice(high), False, FILES, [high])[0]} == {(high, "high"), (low, "low")}
-    assert {(route.name, route.expert) for route in routes(LoraChoice(low), False, FILES, [low])[0]} == {(high, "high"), (low, "low")}
+    assert {(route.name, route.expert) for route in routes(LoraChoice(high), (), FILES, [high]).routes} == {(high, "high"), (low, "low")}
+    assert {(route.name, route.expert) for route in routes(LoraChoice(low), (), FILES, [low]).routes} == {(high, "high"), (low, "low")}
 
 
 @pytest.mark.parametrize("name", ["wan21_style.safetensors", "yellow_flowers.safetensors"])
 def test_names_that_say_neither_go_to_both(name: str) -> None:
-    assert routes(LoraChoice(name, 0.7), False, FILES, [name])[0] == [Route(name, 0.7, "high"), Route(name, 0.7, "low")]
+    assert routes(LoraChoice(name, 0.7), (), FILES, [name]).routes == [Route(name, 0.7, "high"), Route(name, 0.7, "low")]
 
 
 def test_a_file_with_both_experts_goes_to_both_whatever_its_name() -> None:
-    assert [route.expert for route in routes(LoraChoice(PAIRS[0][0]), True, FILES, [])[0]] == ["high", "low"]
+    assert [route.expert for route in routes(LoraChoice(PAIRS[0][0]), ("high", "low"), FILES, []).routes] == ["high", "low"]
 
 
 def test_a_partner_in_the_stack_is_not_put_on_twice() -> None:
     high, low = PAIRS[0]
-    assert [route.name for route in routes(LoraChoice(high), False, FILES, [high, low])[0]] == [high]
+    assert [route.name for route in routes(LoraChoice(high), (), FILES, [high, low]).routes] == [high]
 
 
 def test_several_candidates_are_none() -> None:

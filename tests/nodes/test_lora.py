@@ -147,7 +147,50 @@ def test_the_report_names_family_rank_and_effective_scale(host: ModuleType, choi
     name = write(folder / "a.safetensors", lora_files.Known({**known.tensors, **extra}, known.delta))
     *_, lines, _ = host.apply(*experts, [choice(name, HALF)])
     assert lines[0] == ("high: a.safetensors (kohya / musubi-tuner), rank 4, effective scale 0.25, 12 of 15 tensors applied; "
-                        "1 text encoder keys ignored (first: lora_te_text_model_encoder_layers_0.alpha); 1 unknown keys ignored (first: who.knows)")
+                        "1 I2V only keys ignored (first: blocks.0.cross_attn.k_img.lora_A.weight); "
+                        "1 text encoder keys ignored (first: lora_te_text_model_encoder_layers_0.alpha); 1 unknown keys ignored (first: who.knows); "
+                        "auto: its name says neither high nor low")
+
+
+@pytest.mark.parametrize(("family", "content"), [("whole LoKr", "LoKr without rank, so that alpha does not count, effective scale 0.5"),
+                                                 ("LoHa", "LoHa, rank 4, effective scale 0.25"), ("differences", "full difference, scale 0.5")])
+def test_the_report_says_the_scale_of_every_kind(host: ModuleType, choice: Any, folder: Path, experts: tuple[Any, Any], shapes: lora_files.Shapes,
+                                                 family: str, content: str) -> None:
+    name = write(folder / "a.safetensors", lora_files.FAMILIES[family](shapes))
+    *_, lines, _ = host.apply(*experts, [choice(name, HALF)])
+    assert f"), {content}," in lines[0]
+
+
+def test_half_of_a_pair_is_in_the_report_the_warnings_and_the_schedule(host: ModuleType, choice: Any, folder: Path, experts: tuple[Any, Any],
+                                                                       shapes: lora_files.Shapes) -> None:
+    name = write(folder / "style_HIGH_v1.safetensors", lora_files.FAMILIES["diffusers"](shapes))
+    high, low, lines, warnings = host.apply(*experts, [choice(name)])
+    note = "the low-noise expert goes without style_LOW_v1.safetensors"
+    assert lines[0].endswith("auto: its name says high; the low-noise expert goes without")
+    assert len(warnings) == 1
+    assert "no 'style_LOW_v1.safetensors' is in models/loras" in warnings[0]
+    assert host.missing_halves(high, low.clone()) == [note]  # clones of other nodes keep it
+    high, low, *_ = host.apply(high, low, [choice(name)])
+    assert host.missing_halves(high, low) == [note, note]
+    write(folder / "style_LOW_v1.safetensors", lora_files.FAMILIES["diffusers"](shapes))
+    assert host.missing_halves(*host.apply(*experts, [choice(name)])[:2]) == []
+
+
+def test_a_file_for_one_expert_goes_there_by_itself(host: ModuleType, choice: Any, folder: Path, experts: tuple[Any, Any],
+                                                    shapes: lora_files.Shapes) -> None:
+    tensors = {f"low_noise_model.{key}": tensor for key, tensor in lora_files.FAMILIES["bare"](shapes).tensors.items()}
+    save_file(tensors, folder / "style.safetensors")
+    high, low, _, warnings = host.apply(*experts, [choice("style.safetensors")])
+    assert (bool(high.patches), bool(low.patches)) == (False, True)
+    assert "the high-noise expert goes without" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["wan/style.safetensors", "wan\\style.safetensors"])
+def test_either_slash_finds_the_file(host: ModuleType, choice: Any, folder: Path, experts: tuple, shapes: lora_files.Shapes, name: str) -> None:
+    (folder / "wan").mkdir()
+    write(folder / "wan" / "style.safetensors", lora_files.FAMILIES["diffusers"](shapes))
+    assert host.lora_path(name) == folder / "wan" / "style.safetensors"
+    assert host.apply(*experts, [choice(name)])[0].patches
 
 
 @pytest.mark.parametrize(("tensors", "message"), [

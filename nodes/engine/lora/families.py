@@ -1,6 +1,7 @@
 """How trainers spell the module names of a Wan transformer, and how a spelled name leads back to the model's own.
 
-One table of prefixes, one table of diffusers' renamings; a new family is one row and one test.
+One table of wrappers, which are peeled off in any order, and one of diffusers' renamings. Dots and underscores count the same: only the model's own
+list says where a word ends.
 """
 
 import re
@@ -9,31 +10,35 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Family:
-    """Keys with `prefix`, their module names dotted or with underscores; `expert` where the prefix names one of the two."""
+class Wrapper:
+    """A word that stands before module names; `family` where it tells who wrote the file, `expert` where it names one of the two."""
 
-    name: str
-    prefix: str
-    underscored: bool = False
+    word: str
+    family: str = ""
     expert: str | None = None
 
 
-FAMILIES = (
-    Family("Wan-Fun", "lora_unet__", underscored=True),
-    Family("kohya / musubi-tuner", "lora_unet_", underscored=True),
-    Family("OneTrainer", "lora_transformer_2_", underscored=True, expert="low"),
-    Family("OneTrainer", "lora_transformer_", underscored=True, expert="high"),
-    Family("LyCORIS", "lycoris_", underscored=True),
-    Family("PEFT", "base_model.model."),
-    Family("DiffSynth", "pipe.dit2.", expert="low"),
-    Family("DiffSynth", "pipe.dit.", expert="high"),
-    Family("diffusers", "transformer_2.", expert="low"),
-    Family("diffusers", "transformer.", expert="high"),
-    Family("diffusion-pipe / ai-toolkit", "model.diffusion_model."),
-    Family("diffusion-pipe / ai-toolkit", "diffusion_model."),
-    Family("bare names", ""),
-    Family("bare names", "", underscored=True),
+WRAPPERS = (
+    Wrapper("lora_unet_", "Wan-Fun"),  # "lora_unet__blocks_0"
+    Wrapper("lora_unet", "kohya / musubi-tuner"),
+    Wrapper("lora_transformer_2", "OneTrainer", "low"),
+    Wrapper("lora_transformer", "OneTrainer"),
+    Wrapper("lycoris", "LyCORIS"),
+    Wrapper("base_model", "PEFT"),
+    Wrapper("pipe", "DiffSynth"),
+    Wrapper("dit2", "DiffSynth", "low"),
+    Wrapper("dit_2", "DiffSynth", "low"),
+    Wrapper("dit", "DiffSynth"),
+    Wrapper("transformer_2", "diffusers", "low"),
+    Wrapper("transformer", "diffusers"),
+    Wrapper("diffusion_model", "diffusion-pipe / ai-toolkit"),
+    *(Wrapper(f"{expert}{noise}", "official names", expert) for expert in ("high", "low") for noise in ("_noise", "noise", "")),
+    *(Wrapper(word) for word in ("model", "models", "diffusion", "unet", "net", "network", "lora", "expert", "wan", "generator", "student",
+                                 "denoiser", "backbone", "ema", "inner_model", "wrapped_model", "state_dict")),
 )
+BARE = "bare names"
+# Words that torch.compile, FSDP, activation checkpoints, DDP, PEFT and diffusers put before a name or into it
+INSERTED = re.compile(r"_+(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|flat_param|module|base_layer|processor|default)(?=_)")
 
 # Wan's own module names -> diffusers' (diffusers/loaders/single_file_utils.py, convert_wan_transformer_to_diffusers)
 DIFFUSERS_NAMES = (
@@ -53,31 +58,50 @@ DIFFUSERS_NAMES = (
 )
 
 
+@dataclass(frozen=True)
+class Spelled:
+    """The model's own name of a module, and what the words around it said."""
+
+    module: str
+    family: str = BARE
+    expert: str | None = None
+
+
 def diffusers_name(module: str) -> str:
     for pattern, replacement in DIFFUSERS_NAMES:
         module = pattern.sub(replacement, module)
     return module
 
 
+def flat(path: str) -> str:
+    """A spelled path with underscores for dots, without the words that are put into it."""
+    return INSERTED.sub("", f"_{path.replace('.', '_')}_").strip("_")
+
+
 class Spellings:
     """Every spelling of the modules that one model has."""
 
     def __init__(self, modules: Iterable[str]) -> None:
-        self.dotted: dict[str, str] = {}
+        self.modules: dict[str, str] = {}
         for module in modules:
             for spelled in (module, diffusers_name(module), diffusers_name(module).removesuffix(".0")):
-                self.dotted.setdefault(spelled, module)
-        self.underscored = {spelled.replace(".", "_"): module for spelled, module in self.dotted.items()}
+                self.modules.setdefault(flat(spelled), module)
 
-    def resolve(self, path: str) -> tuple[Family, str] | None:
-        """The family of a spelled module path, prefix included, and the model's own name for the module."""
-        for family in FAMILIES:
-            if not path.startswith(family.prefix):
-                continue
-            rest = path[len(family.prefix) :]
-            if family.name == "PEFT" and (inner := self.resolve(rest)):
-                return Family("PEFT", family.prefix + inner[0].prefix, expert=inner[0].expert), inner[1]
-            module = (self.underscored if family.underscored else self.dotted).get(rest)
-            if module is not None:
-                return family, module
+    def resolve(self, path: str) -> Spelled | None:
+        """What a spelled path stands for once its wrappers are peeled off; None where no module of the model is left."""
+        pending = [(flat(path), Spelled(""))]
+        seen = set()
+        for rest, wrapped in pending:
+            if module := self.modules.get(rest):
+                return Spelled(module, wrapped.family, wrapped.expert)
+            for wrapper in WRAPPERS:
+                inner = rest[len(wrapper.word) + 1 :].lstrip("_")
+                if rest.startswith(f"{wrapper.word}_") and inner not in seen:
+                    seen.add(inner)
+                    pending.append((inner, _within(wrapped, wrapper)))
         return None
+
+
+def _within(outer: Spelled, wrapper: Wrapper) -> Spelled:
+    """The outermost word tells the family, the innermost one the expert."""
+    return Spelled("", wrapper.family or BARE if outer.family == BARE else outer.family, wrapper.expert or outer.expert)

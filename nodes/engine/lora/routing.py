@@ -1,14 +1,13 @@
-"""Which expert a LoRA goes to."""
+"""Which expert a LoRA goes to, and why."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from ..choices import check_choice, check_range
-from ..pairs import expert_in_name, without_expert
+from ..pairs import EXPERTS, Name, expert_in_name, other_expert, parse_name
 
 TARGETS = ("auto", "high", "low", "both")
 MAX_SCALE = 4.0
-EXPERTS = ("high", "low")
 
 
 @dataclass(frozen=True)
@@ -26,45 +25,118 @@ class LoraChoice:
 
 @dataclass(frozen=True)
 class Route:
-    """A file on its way to an expert. `part` names the half of a file that holds both experts."""
+    """A file on its way to an expert, and for the report why it goes there."""
 
     name: str
     scale: float
     expert: str
+    why: str = field(default="", compare=False)
 
 
-def partner_name(name: str, files: Collection[str]) -> str | None:
-    """The only file in the same folder that differs from `name` just in saying the other expert; None where there is none or several."""
-    expert = expert_in_name(name)
-    if expert is None:
-        return None
-    partners = [file for file in files if expert_in_name(file) == other_expert(expert) and without_expert(file) == without_expert(name)]
-    return partners[0] if len(partners) == 1 else None
+@dataclass(frozen=True)
+class Half:
+    """A pair of which one file is missing: `expert` goes without, and `lacks` is the file that was looked for."""
+
+    expert: str
+    lacks: str
+
+    def describe(self) -> str:
+        return f"the {self.expert}-noise expert goes without {self.lacks}"
 
 
-def other_expert(expert: str) -> str:
-    return "low" if expert == "high" else "high"
+@dataclass(frozen=True)
+class Routing:
+    """Where one entry of the stack goes, what to warn of, and the half of a pair that is missing."""
+
+    routes: list[Route]
+    warning: str | None = None
+    half: Half | None = None
 
 
-def routes(choice: LoraChoice, holds_both_experts: bool, files: Collection[str], chosen: Collection[str]) -> tuple[list[Route], str | None]:
-    """Where a file and, for "auto", its partner go, and a warning when an explicit target contradicts the file's name.
+@dataclass(frozen=True)
+class Reading:
+    """What a file's name says once the other files are known: its expert, its only partner, or several that could be."""
+
+    expert: str | None
+    partner: str | None
+    candidates: tuple[str, ...]
+    why: str
+
+
+def read_name(path: str, files: Sequence[str]) -> Reading:
+    """A partner decides names that are in doubt, such as style_h or high_elf; without one they go to both."""
+    name = parse_name(path)
+    partners = name.partners([parse_name(file) for file in files])
+    experts = {expert for expert, _ in partners}
+    candidates = tuple(file for file in files if parse_name(file).path in {partner for _, partner in partners})
+    certain = name.expert()
+    expert = certain or (experts.pop() if len(experts) == 1 else None)
+    partner = candidates[0] if expert and len(candidates) == 1 else None
+    return Reading(expert, partner, candidates, _why(name, certain, expert))
+
+
+def _why(name: Name, certain: str | None, expert: str | None) -> str:
+    if certain:
+        return f"its name says {certain}"
+    if expert:
+        return f"its name may say {expert}, and there is a partner"
+    words = ", ".join(f"'{mention.word}'" for mention in name.mentions)
+    return f"its name is in doubt ({words}) and has no partner" if words else "its name says neither high nor low"
+
+
+def partner_name(path: str, files: Sequence[str]) -> str | None:
+    """The only file that differs from `path` just in saying the other expert; None where there is none or several."""
+    return read_name(path, files).partner
+
+
+def routes(choice: LoraChoice, named_experts: Collection[str], files: Sequence[str], chosen: Collection[str]) -> Routing:
+    """Where a file and, for "auto", its partner go; `named_experts` are those that the file's own keys speak of.
 
     A partner that stands in the stack by itself (`chosen`) is left to its own entry.
     """
-    expert = expert_in_name(choice.name)
     if choice.target != "auto":
-        warning = None
-        if choice.target in EXPERTS and expert not in (None, choice.target):
-            warning = f"{choice.name} goes to the {choice.target}-noise expert as asked, but its name says {expert}"
-        return [Route(choice.name, choice.scale, expert) for expert in _experts(choice.target)], warning
-    if holds_both_experts or expert is None:
-        return [Route(choice.name, choice.scale, expert) for expert in EXPERTS], None
-    routed = [Route(choice.name, choice.scale, expert)]
-    partner = partner_name(choice.name, files)
-    if partner is not None and partner not in chosen:
-        routed.append(Route(partner, choice.scale, other_expert(expert)))
-    return routed, None
+        return _as_asked(choice)
+    reading = read_name(choice.name, files)
+    if set(named_experts) == set(EXPERTS):
+        return Routing(_to_both(choice, "it holds both experts"))
+    if len(named_experts) == 1:
+        (expert,) = named_experts
+        partner = reading.partner if reading.expert == expert else None
+        return _half_or_pair(choice, expert, Reading(expert, partner, (), f"its keys say {expert}"), chosen)
+    if reading.expert is None:
+        return Routing(_to_both(choice, reading.why))
+    return _half_or_pair(choice, reading.expert, reading, chosen)
 
 
-def _experts(target: str) -> tuple[str, ...]:
-    return EXPERTS if target == "both" else (target,)
+def _as_asked(choice: LoraChoice) -> Routing:
+    said = expert_in_name(choice.name)
+    warning = None
+    if choice.target in EXPERTS and said not in (None, choice.target):
+        warning = f"{choice.name} goes to the {choice.target}-noise expert as asked, but its name says {said}"
+    experts = EXPERTS if choice.target == "both" else (choice.target,)
+    return Routing([Route(choice.name, choice.scale, expert) for expert in experts], warning)
+
+
+def _to_both(choice: LoraChoice, why: str) -> list[Route]:
+    return [Route(choice.name, choice.scale, expert, f"auto: {why}") for expert in EXPERTS]
+
+
+def _half_or_pair(choice: LoraChoice, expert: str, reading: Reading, chosen: Collection[str]) -> Routing:
+    """The file to its expert, and its partner to the other one; a warning where there is none."""
+    name, other = parse_name(choice.name), other_expert(expert)
+    if reading.partner is None:
+        half = Half(other, name.partner_to_look_for(expert))
+        alone = Route(choice.name, choice.scale, expert, f"auto: {reading.why}; the {other}-noise expert goes without")
+        return Routing([alone], _half_warning(choice, half, reading.candidates), half) if choice.scale else Routing([alone])
+    routed = [Route(choice.name, choice.scale, expert, f"auto: {reading.why}")]
+    if parse_name(reading.partner).path not in {parse_name(each).path for each in chosen}:
+        routed.append(Route(reading.partner, choice.scale, other, f"auto: the partner of {choice.name}"))
+    return Routing(routed)
+
+
+def _half_warning(choice: LoraChoice, half: Half, candidates: Sequence[str]) -> str:
+    alone = f"{choice.name} goes to the {other_expert(half.expert)}-noise expert only, and the {half.expert}-noise expert goes without"
+    if candidates:
+        return f"{alone}: several files could be its partner ({', '.join(candidates)}). Add the right one as another Wan 2.2 LoRA."
+    looked_for = f" no '{half.lacks}' is in models/loras." if half.lacks != parse_name(choice.name).path else " its name leads to no partner."
+    return f"{alone}:{looked_for} Get the other file of the pair, or set transformer to both."

@@ -16,6 +16,7 @@ import torch
 from ...engine.checkpoints import CheckpointError, Shape, check_t2v_expert, safetensors_shapes, same_content
 from ...engine.choices import check_choice, choose
 from ...engine.model_files import SAFETENSORS, missing_file
+from ...engine.pairs import with_slashes
 from ...engine.text.umt5 import TOKENIZER_KEY, XXL, UMT5Size, umt5_size
 
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -34,9 +35,14 @@ def model_names(folder: str) -> list[str]:
     return folder_paths.get_filename_list(folder)
 
 
+def listed_name(folder: str, name: str) -> str:
+    """A file's name with the slashes of this system: workflows come from others."""
+    return next((listed for listed in model_names(folder) if with_slashes(listed) == with_slashes(name)), name)
+
+
 def model_path(folder: str, name: str) -> Path:
-    """Path of a weight file; CheckpointError with the download link when it is not there."""
-    path = folder_paths.get_full_path(folder, name)
+    """Path of a weight file, with either slash in its name; CheckpointError with the download link when it is not there."""
+    path = folder_paths.get_full_path(folder, listed_name(folder, name))
     if path is None:
         raise CheckpointError(missing_file(folder, name))
     return Path(path)

@@ -1,30 +1,34 @@
 """Put LoRAs on the experts: files read once, core's weight adapters, patches on clones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import comfy.lora
-import comfy.model_management
-import comfy.weight_adapter
 import folder_paths
 import torch
 
+from ...engine.lora.adapters import PLAIN
 from ...engine.lora.normal_form import LoraError, NormalForm, Part, Shape, normal_form
 from ...engine.lora.read import read_lora
 from ...engine.lora.report import describe
-from ...engine.lora.routing import LoraChoice, Route, other_expert, routes
+from ...engine.lora.routing import Half, LoraChoice, Routing, routes
 from ...engine.model_files import missing_file
+from ...engine.pairs import other_expert
 from ..messages import counted
+from .adapters import DoRA, Replacement, Rotation, StackedLowRank, is_plain_low_rank
+from .files import listed_name
 from .memory import Model
 
 MODEL_PREFIX = "diffusion_model."
+MISSING_HALVES = "wan22_missing_halves"  # a model that goes without half of a pair says so here
 Patch = Any  # a weight adapter, or ("diff", (tensor,))
+Patches = list[tuple[str, Patch]]  # by the key of the parameter
 
 
 def lora_path(name: str) -> Path:
-    """Path of a LoRA file; LoraError when it is not there."""
-    path = folder_paths.get_full_path("loras", name)
+    """Path of a LoRA file, with either slash in its name; LoraError when it is not there."""
+    path = folder_paths.get_full_path("loras", listed_name("loras", name))
     if path is None:
         raise LoraError(missing_file("loras", name))
     return Path(path)
@@ -33,12 +37,11 @@ def lora_path(name: str) -> Path:
 def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model, Model, list[str], list[str]]:
     """Clones of both experts with the LoRAs on them, report lines and warnings. LoraError before anything is patched."""
     models = {"high": high, "low": low}
-    shapes = {expert: model_shapes(model) for expert, model in models.items()}
-    library = Library(shapes)
-    routed, warnings = _route(choices, library)
-    strengths: dict[str, list[tuple[float, dict[str, Patch]]]] = {"high": [], "low": []}
+    library = Library({expert: model_shapes(model) for expert, model in models.items()})
+    routings = _route(choices, library)
+    strengths: dict[str, list[tuple[float, Patches]]] = {"high": [], "low": []}
     lines = []
-    for route in counted(routed):
+    for route in counted([route for routing in routings for route in routing.routes]):
         form = library.form(route.name, route.expert)
         part = form.for_expert(route.expert)
         if part is None:
@@ -47,8 +50,22 @@ def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model
         lines.append(describe(route, form, part))
         if route.scale:
             strengths[route.expert].append((route.scale, library.patches(part)))
-    patched = {expert: _patched(model, strengths[expert]) for expert, model in models.items()}
-    return patched["high"], patched["low"], lines, warnings
+    halves = [routing.half for routing in routings if routing.half]
+    patched = {expert: _with_note(_patched(model, strengths[expert]), expert, halves) for expert, model in models.items()}
+    return patched["high"], patched["low"], lines, [routing.warning for routing in routings if routing.warning]
+
+
+def missing_halves(high: Model, low: Model) -> list[str]:
+    """For each pair of which one file is missing, a sentence for the schedule: which expert goes without what."""
+    return [note for model in (high, low) for note in model.attachments.get(MISSING_HALVES, ())]
+
+
+def _with_note(model: Model, expert: str, halves: Sequence[Half]) -> Model:
+    """The model, with a note for each LoRA that it goes without."""
+    notes = tuple(half.describe() for half in halves if half.expert == expert)
+    if notes:
+        model.set_attachments(MISSING_HALVES, (*model.attachments.get(MISSING_HALVES, ()), *notes))
+    return model
 
 
 def model_shapes(model: Model) -> dict[str, Shape]:
@@ -63,7 +80,7 @@ class Library:
         self.shapes = shapes
         self.same_shapes = shapes["high"] == shapes["low"]
         self._forms: dict[tuple[str, str], NormalForm] = {}
-        self._patches: dict[int, tuple[Part, dict[str, Patch]]] = {}
+        self._patches: dict[int, tuple[Part, Patches]] = {}
 
     def form(self, name: str, expert: str) -> NormalForm:
         key = (name, "both" if self.same_shapes else expert)
@@ -72,103 +89,50 @@ class Library:
             self._forms[key] = normal_form(tensors, metadata, self.shapes[expert], name)
         return self._forms[key]
 
-    def patches(self, part: Part) -> dict[str, Patch]:
+    def patches(self, part: Part) -> Patches:
         if id(part) not in self._patches:
             self._patches[id(part)] = part, _adapters(part)
         return self._patches[id(part)][1]
 
 
-def _route(choices: Sequence[LoraChoice], library: Library) -> tuple[list[Route], list[str]]:
+def _route(choices: Sequence[LoraChoice], library: Library) -> list[Routing]:
     files = folder_paths.get_filename_list("loras")
     chosen = [choice.name for choice in choices]
-    routed: list[Route] = []
-    warnings: list[str] = []
-    for choice in choices:
-        of_file, warning = routes(choice, library.form(choice.name, "high").holds_both_experts, files, chosen)
-        routed += of_file
-        warnings += [warning] if warning else []
-    return routed, warnings
+    return [routes(choice, library.form(choice.name, "high").named_experts, files, chosen) for choice in choices]
 
 
-def _adapters(part: Part) -> dict[str, Patch]:
-    """Core's adapters for every module, by the key of the weight they change."""
-    flat = {f"{MODEL_PREFIX}{module}.{role}": tensor for module, roles in part.modules.items() for role, tensor in roles.items()
-            if role != "dora_scale"}
-    weights = {f"{MODEL_PREFIX}{module}": f"{MODEL_PREFIX}{module}{'' if module.endswith('modulation') else '.weight'}" for module in part.modules}
-    patches: dict[str, Patch] = comfy.lora.load_lora(flat, weights, log_missing=False)
+def _adapters(part: Part) -> Patches:
+    """Adapters and plain differences for every module, with the key of the parameter that each changes."""
+    patches: Patches = []
     for module, roles in part.modules.items():
-        key = weights[f"{MODEL_PREFIX}{module}"]
-        if "dora_scale" in roles and key in patches:
-            patches[key] = DoRA(patches[key], roles["dora_scale"])
+        path = f"{MODEL_PREFIX}{module}"
+        weight = path if module.endswith("modulation") else f"{path}.weight"
+        adapter = _adapter(path, roles)
+        patches += [(weight, DoRA(adapter, roles["dora_scale"]) if "dora_scale" in roles else adapter)] if adapter is not None else []
+        patches += [(weight, ("diff", (roles["diff"],)))] if "diff" in roles else []
+        patches += [(weight, Replacement(roles["set_weight"]))] if "set_weight" in roles else []
+        patches += [(f"{path}.bias", ("diff", (roles["diff_b"],)))] if "diff_b" in roles else []
     return patches
 
 
-def _patched(model: Model, strengths: Sequence[tuple[float, dict[str, Patch]]]) -> Model:
+def _adapter(path: str, roles: Mapping[str, torch.Tensor]) -> Patch | None:
+    """Core's adapter for the tensors of a module, or ours; None where there are plain differences alone."""
+    if "oft_blocks" in roles:
+        return Rotation(roles["oft_blocks"], roles.get("rescale"), float(roles.get("alpha", 0.0)))
+    tensors = {f"{path}.{role}": tensor for role, tensor in roles.items() if role not in PLAIN and role != "dora_scale"}
+    return comfy.lora.load_lora(tensors, {path: path}, log_missing=False).get(path)
+
+
+def _patched(model: Model, strengths: Sequence[tuple[float, Patches]]) -> Model:
     """A clone with all patches; plain low-rank ones of several files on one weight become one."""
     clone = model.clone()
     low_rank: dict[str, list[tuple[float, Any]]] = {}
     for scale, patches in strengths:
-        others = {}
-        for key, patch in patches.items():
-            if _is_plain_low_rank(patch):
+        for key, patch in patches:
+            if is_plain_low_rank(patch):
                 low_rank.setdefault(key, []).append((scale, patch))
             else:
-                others[key] = patch
-        if others:
-            clone.add_patches(others, scale)
+                clone.add_patches({key: patch}, scale)
     if low_rank:
         clone.add_patches({key: StackedLowRank(stack) for key, stack in low_rank.items()}, 1.0)
     return clone
-
-
-def _is_plain_low_rank(patch: Patch) -> bool:
-    """Two matrices and no more, for a weight that is a matrix."""
-    if not isinstance(patch, comfy.weight_adapter.LoRAAdapter):
-        return False
-    up, down, _, mid, dora_scale, reshape = patch.weights
-    return mid is None and dora_scale is None and reshape is None and up.ndim == down.ndim == 2
-
-
-class StackedLowRank(comfy.weight_adapter.WeightAdapterBase):
-    """The plain low-rank factors of several files on one weight: sum_i s_i * up_i @ down_i as one product, factors kept as the files have them."""
-
-    name = "stacked lora"
-
-    def __init__(self, stack: Sequence[tuple[float, Any]]) -> None:
-        self.scales = [scale * (alpha / down.shape[0] if alpha is not None else 1.0) for scale, (_, down, alpha) in
-                       ((scale, adapter.weights[:3]) for scale, adapter in stack)]
-        self.weights = tuple(tensor for _, adapter in stack for tensor in adapter.weights[:2])
-        self.loaded_keys: set[str] = set()
-
-    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: Any, function: Any,
-                         intermediate_dtype: torch.dtype = torch.float32, original_weight: Any = None) -> torch.Tensor:
-        factors = [comfy.model_management.cast_to_device(tensor, weight.device, weight.dtype) for tensor in self.weights]
-        up = torch.cat([factor * (strength * scale) for factor, scale in zip(factors[::2], self.scales, strict=True)], dim=1)
-        return weight.addmm_(up, torch.cat(factors[1::2]))
-
-
-class DoRA(comfy.weight_adapter.WeightAdapterBase):
-    """Weight-decomposed adaptation (Liu et al. 2024): m * (W + dW) / |W + dW|, blended by strength.
-
-    Core takes the norm of W alone where m belongs to the outputs; PEFT and LyCORIS, which train these files, take that of W + dW.
-    """
-
-    name = "dora"
-
-    def __init__(self, inner: Any, magnitude: torch.Tensor) -> None:
-        self.inner, self.magnitude = inner, magnitude
-        self.loaded_keys, self.weights = inner.loaded_keys, (*inner.weights, magnitude)
-
-    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: Any, function: Any,
-                         intermediate_dtype: torch.dtype = torch.float32, original_weight: Any = None) -> torch.Tensor:
-        nothing = torch.zeros_like(weight)
-        change = self.inner.calculate_weight(nothing, key, 1.0, strength_model, offset, function, intermediate_dtype, original_weight)
-        merged = weight + change
-        magnitude = comfy.model_management.cast_to_device(self.magnitude, weight.device, weight.dtype).flatten()
-        rows = merged.reshape(merged.shape[0], -1)
-        by_output = magnitude.numel() == rows.shape[0] and not (self.magnitude.ndim > 1 and self.magnitude.shape[0] == 1)
-        norm = rows.norm(dim=1, keepdim=True) if by_output else rows.norm(dim=0, keepdim=True)
-        magnitude = magnitude[:, None] if by_output else magnitude[None]
-        target = (rows * (magnitude / (norm + torch.finfo(weight.dtype).eps))).reshape(weight.shape)
-        weight += strength * (target - weight)
-        return weight

@@ -1,5 +1,7 @@
 """Sampling through ComfyUI: our solvers as SAMPLER, the two experts as GUIDER, progress and previews as KSampler shows them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -13,6 +15,7 @@ from ...engine.log import log
 from ...engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
 from ...engine.sampling.schedules import TRAIN_TIMESTEPS
 from ...engine.sampling.solvers import Solver, solver_named
+from ..models.lora import missing_halves
 from ..models.memory import Model
 from ..video.latents import Latent
 from .guider import ExpertPairGuider
@@ -55,20 +58,26 @@ def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guid
            boundary: float) -> ExpertPairGuider:
     """A GUIDER over both experts; ValueError for models that are not Wan text-to-video experts. `negative` may be None at guidance 1."""
 
+    notes = missing_halves(high, low)
+
     def plan(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor) -> StepPlan:
-        steps = plan_for(sampler, sigmas, boundary, guidance, acceleration)
+        steps = plan_for(sampler, sigmas, boundary, guidance, acceleration, notes)
         log.info("%s", steps.describe())
         return steps
 
     return ExpertPairGuider(high, low, positive, negative, guidance, shift, boundary, plan)
 
 
-def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: float, guidance: Guidance, acceleration: str) -> StepPlan:
-    """The plan of a run; another pack's or core's sampler calls the model when it likes, so that nothing can be skipped in advance."""
+def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: float, guidance: Guidance, acceleration: str,
+             notes: Sequence[str] = ()) -> StepPlan:
+    """The plan of a run, with `notes` on its models; another pack's or core's sampler calls the model when it likes, so that nothing can be
+    skipped in advance."""
     levels = [float(sigma) for sigma in sigmas[:-1]]
     if isinstance(sampler, FlowSampler):
-        return plan_steps(levels, [sampler.solver.timestep(sigma) for sigma in levels], boundary, guidance, acceleration)
-    return plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, "none")
+        plan = plan_steps(levels, [sampler.solver.timestep(sigma) for sigma in levels], boundary, guidance, acceleration)
+    else:
+        plan = plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, "none")
+    return replace(plan, remark="; ".join(filter(None, [plan.remark, *notes])))
 
 
 def sample(experts: ExpertPairGuider, latent: Latent, seed: int, schedule: Schedule) -> tuple[Latent, StepPlan]:
