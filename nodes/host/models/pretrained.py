@@ -12,6 +12,7 @@ import torch
 from packaging.version import Version
 
 from ...engine.model_files import missing_file
+from ...engine.pairs import with_slashes
 from .memory import keep_loaded, unload
 
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")
@@ -29,8 +30,8 @@ def model_folders(kind: str) -> dict[str, Path]:
 
 
 def folder_of(kind: str, name: str, needs_tokenizer: bool) -> Path:
-    """Path of a model's folder; ValueError with a download link when it is not there or not whole."""
-    folder = model_folders(kind).get(name)
+    """Path of a model's folder, with either slash in its name; ValueError with a download link when it is not there or not whole."""
+    folder = model_folders(kind).get(with_slashes(name))
     if folder is None:
         raise ValueError(missing_file(kind, name))
     if not any(folder.glob("*.safetensors")):
