@@ -14,6 +14,7 @@ from .errors import LoraError
 
 LENGTH_BYTES = 8  # of a safetensors header: its size, little-endian
 MOST_HEADER_BYTES = 100_000_000  # as in safetensors
+SHOWN_BYTES = 64  # that tell what else a file is
 METADATA = "__metadata__"
 WHOLE = ("state_dict", "module", "model", "lora")  # under what programs keep the table of tensors
 OTHER_BEGINNINGS = (
@@ -63,17 +64,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 def _with_metadata_as_text(path: Path, error: Exception) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """A file whose only fault is metadata that is not text, which is turned into text; LoraError for every other fault."""
-    content = path.read_bytes() if path.is_file() else b""
-    header = _header(content)
+    beginning = _beginning(path)
+    header = _header(beginning)
     metadata = header.pop(METADATA, None)
     if metadata is None or _is_text(metadata):
-        raise LoraError(f"{path.name}: it is not a complete safetensors file: {_damage(content, header, error)}.") from error
+        size = path.stat().st_size if path.is_file() else 0
+        raise LoraError(f"{path.name}: it is not a complete safetensors file: {_damage(beginning, size, header, error)}.") from error
     names = json.dumps(header).encode()
     try:
-        tensors = load(len(names).to_bytes(LENGTH_BYTES, "little") + names + content[LENGTH_BYTES + _length(content) :])
+        tensors = load(len(names).to_bytes(LENGTH_BYTES, "little") + names + path.read_bytes()[len(beginning) :])
     except (SafetensorError, ValueError, RuntimeError) as second:
         raise LoraError(f"{path.name}: its metadata is not text, and its tensors are damaged too ({second}). Fetch it again.") from second
     return tensors, {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in _items(metadata)}
+
+
+def _beginning(path: Path) -> bytes:
+    """A file up to the end of its header, or its first bytes where it says nothing sensible."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        first = file.read(SHOWN_BYTES)
+        end = LENGTH_BYTES + _length(first)
+        return first[:end] if end <= len(first) or end > MOST_HEADER_BYTES else first + file.read(end - len(first))
 
 
 def _items(metadata: Any) -> list[tuple[Any, Any]]:
@@ -99,9 +111,9 @@ def _header(content: bytes) -> dict[str, Any]:
     return header if isinstance(header, dict) else {}
 
 
-def _damage(content: bytes, header: Mapping[str, Any], error: Exception) -> str:
-    """What is wrong with the file, and what to do."""
-    if not content:
+def _damage(content: bytes, size: int, header: Mapping[str, Any], error: Exception) -> str:
+    """What is wrong with a file of that beginning and size, and what to do."""
+    if not size:
         return "it is empty. The download did not start: fetch it again"
     other = next((what for beginning, what in OTHER_BEGINNINGS if content.startswith(beginning)), None)
     if other:
@@ -109,9 +121,9 @@ def _damage(content: bytes, header: Mapping[str, Any], error: Exception) -> str:
     if not header:
         return f"its header is damaged or cut off ({error}). The download was probably cut off: fetch it again"
     expected = LENGTH_BYTES + _length(content) + _end_of_tensors(header)
-    if expected > len(content):
-        return f"it ends after {len(content):,} of {expected:,} bytes. The download was cut off: fetch it again"
-    surplus = f", and it has {len(content) - expected:,} bytes too many" if expected < len(content) else ""
+    if expected > size:
+        return f"it ends after {size:,} of {expected:,} bytes. The download was cut off: fetch it again"
+    surplus = f", and it has {size - expected:,} bytes too many" if expected < size else ""
     return f"its header does not fit its tensors ({error}){surplus}. The file is damaged: fetch it again"
 
 
