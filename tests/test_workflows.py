@@ -44,6 +44,18 @@ def assert_models_are_offered(nodes: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_widget_names_every_file_that_is_offered(path: Path) -> None:
+    """The front end lists no other: of a pair, one widget names each file."""
+    nodes = workflows.shipped(path.stem)["nodes"]
+    named = {value for node in nodes if node["type"] not in workflows.DRAWN_ONLY for value in node.get("widgets_values") or []}
+    assert offered_models(nodes) - named == set()
+
+
+def offered_models(nodes: list[dict[str, Any]]) -> set[str]:
+    return {model["name"] for node in nodes for model in node["properties"].get("models", [])}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_node_says_where_it_comes_from(path: Path) -> None:
     for node in workflows.shipped(path.stem)["nodes"]:
         if node["type"] not in workflows.DRAWN_ONLY:
