@@ -106,3 +106,16 @@ def test_what_was_asked_needs_no_guess(target: str) -> None:
     routing = routes(LoraChoice("portrait_H.safetensors", target=target), (), [], [])
     assert experts(routing) == ({"high", "low"} if target == "both" else {target})
     assert routing.warning is routing.half is None
+
+
+def test_a_half_that_was_asked_for_is_in_the_report_only() -> None:
+    high, low = "a_high.safetensors", "a_low.safetensors"
+    alone = routes(LoraChoice(high, target="high"), (), [high, low], [high])
+    assert alone.routes[0].why == "as asked; the low-noise expert goes without"
+    assert alone.warning is alone.half is None
+    assert routes(LoraChoice(high, target="high"), (), [high, low], [high, low]).routes[0].why == ""
+
+
+def test_a_large_folder_takes_no_time() -> None:
+    files = [f"folder_{index % 50}/style_{index}_{side}_noise.safetensors" for index in range(1000) for side in ("high", "low")]
+    assert {route.name for route in auto(files[0], *files[1:]).routes} == {files[0], files[1]}

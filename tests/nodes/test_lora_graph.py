@@ -109,3 +109,15 @@ def test_fp8_experts_take_loras_beside_core_lora_nodes(server: ComfyUI, small_pr
     prompt["core"] = {"class_type": "LoraLoaderModelOnly", "inputs": core}
     workflows.node_of(prompt, "Wan22Sampler")["high_noise"] = ["core", 0]
     assert not np.array_equal(ours, run(server, prompt)[0])
+
+
+def test_half_of_a_pair_is_in_the_schedule(server: ComfyUI, small_prompt: Build, models: Path) -> None:
+    alone = models / "loras" / "alone_HIGH.safetensors"
+    alone.write_bytes((models / "loras" / "pair_high.safetensors").read_bytes())
+    prompt = with_stack(small_prompt(), (alone.name, "auto", 1.0))
+    sampler = next(name for name, node in prompt.items() if node["class_type"] == "Wan22Sampler")
+    prompt["schedule"] = {"class_type": "PreviewAny", "inputs": {"source": [sampler, 1]}}
+    outputs = server.run(workflows.repeatably_coded(prompt))
+    alone.unlink()
+    assert "the low-noise expert goes without alone_LOW.safetensors" in outputs["schedule"]["text"][0]
+    assert "[Wan 2.2] alone_HIGH.safetensors goes to the high-noise expert only" in server.log()

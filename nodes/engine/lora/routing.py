@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..choices import check_choice, check_range
-from ..pairs import EXPERTS, Name, expert_in_name, other_expert, parse_name
+from ..pairs import EXPERTS, Name, expert_in_name, other_expert, parse_name, with_slashes
 
 TARGETS = ("auto", "high", "low", "both")
 MAX_SCALE = 4.0
@@ -67,8 +67,8 @@ def read_name(path: str, files: Sequence[str]) -> Reading:
     """A partner decides names that are in doubt, such as style_h or high_elf; without one they go to both."""
     name = parse_name(path)
     partners = name.partners([parse_name(file) for file in files])
-    experts = {expert for expert, _ in partners}
-    candidates = tuple(file for file in files if parse_name(file).path in {partner for _, partner in partners})
+    experts, paths = {expert for expert, _ in partners}, {partner for _, partner in partners}
+    candidates = tuple(file for file in files if with_slashes(file) in paths)
     certain = name.expert()
     expert = certain or (experts.pop() if len(experts) == 1 else None)
     partner = candidates[0] if expert and len(candidates) == 1 else None
@@ -95,7 +95,7 @@ def routes(choice: LoraChoice, named_experts: Collection[str], files: Sequence[s
     A partner that stands in the stack by itself (`chosen`) is left to its own entry.
     """
     if choice.target != "auto":
-        return _as_asked(choice)
+        return _as_asked(choice, chosen)
     reading = read_name(choice.name, files)
     if set(named_experts) == set(EXPERTS):
         return Routing(_to_both(choice, "it holds both experts"))
@@ -108,13 +108,17 @@ def routes(choice: LoraChoice, named_experts: Collection[str], files: Sequence[s
     return _half_or_pair(choice, reading.expert, reading, chosen)
 
 
-def _as_asked(choice: LoraChoice) -> Routing:
+def _as_asked(choice: LoraChoice, chosen: Collection[str]) -> Routing:
+    """Where the user sends it; that a named half of a pair stays alone is said in the report, for it may be meant."""
+    if choice.target == "both":
+        return Routing([Route(choice.name, choice.scale, expert) for expert in EXPERTS])
     said = expert_in_name(choice.name)
     warning = None
-    if choice.target in EXPERTS and said not in (None, choice.target):
+    if said not in (None, choice.target):
         warning = f"{choice.name} goes to the {choice.target}-noise expert as asked, but its name says {said}"
-    experts = EXPERTS if choice.target == "both" else (choice.target,)
-    return Routing([Route(choice.name, choice.scale, expert) for expert in experts], warning)
+    alone = said == choice.target and read_name(choice.name, [*chosen]).partner is None
+    why = f"as asked; the {other_expert(choice.target)}-noise expert goes without" if alone else ""
+    return Routing([Route(choice.name, choice.scale, choice.target, why)], warning)
 
 
 def _to_both(choice: LoraChoice, why: str) -> list[Route]:
@@ -129,7 +133,7 @@ def _half_or_pair(choice: LoraChoice, expert: str, reading: Reading, chosen: Col
         alone = Route(choice.name, choice.scale, expert, f"auto: {reading.why}; the {other}-noise expert goes without")
         return Routing([alone], _half_warning(choice, half, reading.candidates), half) if choice.scale else Routing([alone])
     routed = [Route(choice.name, choice.scale, expert, f"auto: {reading.why}")]
-    if parse_name(reading.partner).path not in {parse_name(each).path for each in chosen}:
+    if with_slashes(reading.partner) not in map(with_slashes, chosen):
         routed.append(Route(reading.partner, choice.scale, other, f"auto: the partner of {choice.name}"))
     return Routing(routed)
 

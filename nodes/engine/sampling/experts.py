@@ -73,7 +73,7 @@ class Step:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The steps of one run over both experts. `remark` explains an acceleration that was asked for and is off."""
+    """The steps of one run over both experts. `remark` says what else to know: an acceleration that is off, a LoRA that an expert goes without."""
 
     steps: tuple[Step, ...]
     guidance: Guidance
