@@ -167,6 +167,12 @@ def difference_beside_low_rank(shapes: Shapes) -> Known:
     return Known({**plain.tensors, f"diffusion_model.{module}.diff": extra.float()}, {**plain.delta, module: plain.delta[module] + extra})
 
 
+def bias_by_its_own_name(shapes: Shapes) -> Known:
+    """As core's key map has it, where a difference may stand behind any parameter."""
+    difference = torch.arange(shapes["blocks.0.ffn.0.bias"][0], dtype=torch.float64) / 64
+    return Known(in_float32({"diffusion_model.blocks.0.ffn.0.bias.diff": difference}), {"blocks.0.ffn.0.bias": difference})
+
+
 def input_projection(shapes: Shapes) -> Known:
     """The convolution at the input, with factors of five dimensions."""
     generator = torch.Generator().manual_seed(11)
@@ -220,6 +226,7 @@ FAMILIES: dict[str, Callable[[Shapes], Known]] = {
     "whole LoKr": whole_lokr,
     "norms": norms,
     "difference beside low rank": difference_beside_low_rank,
+    "bias by its own name": bias_by_its_own_name,
     "input projection": input_projection,
     "LoKr of the input projection": lokr_of_the_input_projection,
     "DiffSynth, dit": low_rank("dit.", str, ".lora_B.default.weight", ".lora_A.default.weight"),

@@ -125,7 +125,7 @@ def test_a_hostile_name_takes_no_time() -> None:
     assert len({wrapper.word for wrapper in WRAPPERS}) == len(WRAPPERS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "web/docs/Wan22LoRA.md"])
+@pytest.mark.parametrize("page", ["README.md", "web/docs/Wan22LoRA.md", "docs/lora_files.md"])
 def test_the_pages_name_every_family_and_kind(page: str) -> None:
     text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
     names = {name for wrapper in WRAPPERS for name in wrapper.family.split(" / ") if name} | {kind.name for kind in KINDS}

@@ -101,7 +101,8 @@ def normal_form(tensors: Tensors, metadata: Mapping[str, str], model_shapes: Map
 
 
 def _modules(model_shapes: Mapping[str, Shape]) -> set[str]:
-    return {key.removesuffix(".weight").removesuffix(".bias") for key in model_shapes}
+    """What a key may name: modules, and, as in core, parameters that are no weight (modulation, a bias)."""
+    return {key.removesuffix(".weight") for key in model_shapes} | {key.removesuffix(".bias") for key in model_shapes if key.endswith(".bias")}
 
 
 def _checked(name: str, key: str, role: str, tensor: torch.Tensor) -> torch.Tensor:

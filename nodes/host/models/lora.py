@@ -21,6 +21,7 @@ from .files import listed_name
 from .memory import Model
 
 MODEL_PREFIX = "diffusion_model."
+PARAMETERS = ("modulation", ".bias")  # modules of the form that are parameters themselves
 MISSING_HALVES = "wan22_missing_halves"  # a model that goes without half of a pair says so here
 Patch = Any  # a weight adapter, or ("diff", (tensor,))
 Patches = list[tuple[str, Patch]]  # by the key of the parameter
@@ -106,7 +107,7 @@ def _adapters(part: Part) -> Patches:
     patches: Patches = []
     for module, roles in part.modules.items():
         path = f"{MODEL_PREFIX}{module}"
-        weight = path if module.endswith("modulation") else f"{path}.weight"
+        weight = path if module.endswith(PARAMETERS) else f"{path}.weight"
         adapter = _adapter(path, roles)
         patches += [(weight, DoRA(adapter, roles["dora_scale"]) if "dora_scale" in roles else adapter)] if adapter is not None else []
         patches += [(weight, ("diff", (roles["diff"],)))] if "diff" in roles else []
