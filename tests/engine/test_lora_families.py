@@ -33,7 +33,7 @@ DIFFUSERS = {
 WORDS = ["transformer", "base_model", "model", "module", "dit", "_orig_mod", "diffusion_model", "pipe", "unet", "_fsdp_wrapped_module", "default"]
 UNDERSCORED = ["lora_unet_", "lora_unet__", "lycoris_", "lora_transformer_", "lora_unet_model_", "lora_unet__orig_mod_", "lycoris_transformer_"]
 DOWN = [".lora_down.weight", ".lora_A.weight", ".lora_down", ".lora_A", ".lora_a", ".lora_A.default.weight", ".lora_A.default",
-        ".lora_A.my-style.weight",
+        ".lora_A.my-style.weight", ".lora_layer.down.weight",
         ".lora_down.default_weight", ".lora.down.weight", "_lora.down.weight", ".lora.down", ".lora_linear_layer.down.weight", "_lora_A",
         "_lora_down_weight", ".default.lora_A.weight", ".lora.default.down.weight", ".processor.lora_A.weight", "._orig_mod.lora_A.weight"]
 
@@ -111,6 +111,14 @@ def test_a_file_of_both_experts_is_split_under_every_name(high: str, low: str) -
              for side, shape in (("A", (4, 64)), ("B", (64, 4)))}
     form = normal_form(table, {}, SHAPES, "a")
     assert {expert: float(part.modules[QUERY]["lora_up.weight"].max()) for expert, part in form.parts.items()} == {"high": 1.0, "low": 2.0}
+
+
+def test_a_file_of_both_experts_is_split_by_the_names_of_its_adapters() -> None:
+    table = {f"transformer.{QUERY}.lora_{side}.{adapter}.weight": torch.ones(shape) for adapter in ("high_noise", "low_noise")
+             for side, shape in (("A", (4, 64)), ("B", (64, 4)))}
+    assert set(normal_form(table, {}, SHAPES, "a").parts) == {"high", "low"}
+    one = {key.replace("high_noise", "high_quality"): tensor for key, tensor in table.items() if "high" in key}
+    assert set(normal_form(one, {}, SHAPES, "a").parts) == {None}
 
 
 @pytest.mark.parametrize(("prefix", "named"), [("transformer_2.", ("low",)), ("low_noise_model.", ("low",)), ("high_noise_model.", ("high",)),

@@ -1,13 +1,14 @@
 """How the keys of LoRA files end: what part of an adapter a tensor is."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..pairs import expert_in_name
 from .families import Spelled, Spellings
 
-ADAPTER = r"(?:\.(?!bias$)[\w-]+)?"  # PEFT writes the adapter's name into the key: lora_A.default.weight
+ADAPTER = r"(?:\.(?P<adapter>(?!bias$)[\w-]+))?"  # PEFT writes the adapter's name into the key: lora_A.default.weight
 WEIGHT = r"(?:[._]weight)?"
-LORA = r"lora(?:[._](?:linear_layer|default))?[._]"
+LORA = r"lora(?:[._](?:linear_layer|layer|default))?[._]"
 
 
 @dataclass(frozen=True)
@@ -53,5 +54,11 @@ def parse(key: str, spellings: Spellings) -> Key | None:
         if match:
             path = key[: match.start()]
             spelled = spellings.resolve(path.removesuffix(ending.inner) + ending.inner if ending.inner else path)
-            return Key(spelled, match.expand(ending.role)) if spelled else None
+            return Key(_with_expert_of_adapter(spelled, match), match.expand(ending.role)) if spelled else None
     return None
+
+
+def _with_expert_of_adapter(spelled: Spelled, match: re.Match[str]) -> Spelled:
+    """An adapter's name may tell the expert where nothing else does: lora_A.high_noise.weight."""
+    adapter = match.groupdict().get("adapter")
+    return replace(spelled, expert=expert_in_name(adapter)) if adapter and not spelled.expert else spelled

@@ -34,11 +34,13 @@ WRAPPERS = (
     Wrapper("diffusion_model", "diffusion-pipe / ai-toolkit"),
     *(Wrapper(f"{expert}{noise}", "official names", expert) for expert in ("high", "low") for noise in ("_noise", "noise", "")),
     *(Wrapper(word) for word in ("model", "models", "diffusion", "unet", "net", "network", "lora", "expert", "wan", "generator", "student",
-                                 "denoiser", "backbone", "ema", "inner_model", "wrapped_model", "state_dict")),
+                                 "denoiser", "backbone", "ema", "pipeline", "video", "engine", "transformer_1", "dit1", "inner_model",
+                                 "wrapped_model", "state_dict")),
 )
 BARE = "bare names"
 # Words that torch.compile, FSDP, activation checkpoints, DDP, PEFT and diffusers put before a name or into it
-INSERTED = re.compile(r"_+(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|flat_param|module|base_layer|processor|default)(?=_)")
+INSERTED = re.compile(r"_+(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|flat_param|forward_module|module|base_layer|"
+                      "processor|default)(?=_)")
 
 # Wan's own module names -> diffusers' (diffusers/loaders/single_file_utils.py, convert_wan_transformer_to_diffusers)
 DIFFUSERS_NAMES = (
