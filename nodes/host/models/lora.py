@@ -132,8 +132,19 @@ def _patched(model: Model, strengths: Sequence[tuple[float, Patches]]) -> Model:
         for key, patch in patches:
             if is_plain_low_rank(patch):
                 low_rank.setdefault(key, []).append((scale, patch))
-            else:
-                clone.add_patches({key: patch}, scale)
+        for layer in _layers([(key, patch) for key, patch in patches if not is_plain_low_rank(patch)]):
+            clone.add_patches(layer, scale)
     if low_rank:
         clone.add_patches({key: StackedLowRank(stack) for key, stack in low_rank.items()}, 1.0)
     return clone
+
+
+def _layers(patches: Patches) -> list[dict[str, Patch]]:
+    """The patches in as few tables as there are patches on one key: each call of add_patches lists the whole model."""
+    layers: list[dict[str, Patch]] = []
+    for key, patch in patches:
+        free = next((layer for layer in layers if key not in layer), None)
+        if free is None:
+            layers.append(free := {})
+        free[key] = patch
+    return layers
