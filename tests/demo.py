@@ -76,18 +76,18 @@ def demo_prompt(server: ComfyUI, options: argparse.Namespace) -> Prompt:
         changes["prompt"] = options.prompt
     for node in prompt.values():
         node["inputs"].update({name: value for name, value in changes.items() if name in node["inputs"]})
-    known = info["Wan22LoRA"]["input"]["required"]["lora"]
-    files = known[1]["options"] if known[0] == "COMBO" else known[0]
+    lora_input = info["Wan22LoRA"]["input"]["required"]["lora"]
+    files = lora_input[1]["options"] if lora_input[0] == "COMBO" else lora_input[0]
     return workflows.with_loras(prompt, [chosen_lora(lora, files) for lora in options.lora])
 
 
 def chosen_lora(text: str, files: list[str]) -> tuple[str, float]:
     """A file and its scale from NAME or NAME=SCALE; any part of a file's name will do."""
     name, _, scale = text.partition("=")
-    found = next((file for file in sorted(files) if name.lower() in file.lower()), None)
-    if found is None:
+    match = next((file for file in sorted(files) if name.lower() in file.lower()), None)
+    if match is None:
         sys.exit(f"No LoRA is called '{name}'. There are: {', '.join(sorted(files)) or 'none'}.")
-    return found, float(scale or 1)
+    return match, float(scale or 1)
 
 
 def run_with_progress(server: ComfyUI, prompt: Prompt) -> dict[str, Any]:

@@ -38,11 +38,11 @@ class Client:
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         """`path` below the server, or a whole URL; a body that is no bytes is sent as JSON. Fails where the document does not describe the answer."""
-        given = {"data": body} if isinstance(body, bytes) or body is None else {"json": body}
+        payload = {"data": body} if isinstance(body, bytes) or body is None else {"json": body}
         key = {"Authorization": f"Key {self.key}"} if self.key else {}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         url = path if path.startswith("http") else self.server.url + path
-        request = requests.Request(method, url, headers={"Content-Type": "application/json", **key, **named}, **given).prepare()
+        request = requests.Request(method, url, headers={"Content-Type": "application/json", **key, **named}, **payload).prepare()
         request.url = url  # as it is written
         with requests.Session() as session:
             answer = session.send(request, verify=self.server.authority or True, timeout=300)

@@ -86,11 +86,11 @@ def rules(host: Host, **options: Any) -> DownloadRules:
                             "hub": f"http://127.0.0.1:{host.port}", **options})
 
 
-def fetch(host: Host, folder: Path, source: RepoFile | WebFile | str = "file.safetensors", said: list[str] | None = None, **options: Any) -> Path:
+def fetch(host: Host, folder: Path, source: RepoFile | WebFile | str = "file.safetensors", lines: list[str] | None = None, **options: Any) -> Path:
     async def use() -> Path:
         host.folder = folder
         wanted = host.file(source) if isinstance(source, str) else source
-        return await Downloader(folder, rules(host, **options)).fetch(wanted, ([] if said is None else said).append)
+        return await Downloader(folder, rules(host, **options)).fetch(wanted, ([] if lines is None else lines).append)
     return run(host, use)
 
 
@@ -125,7 +125,7 @@ async def streamed(request: web.Request, content: bytes, **headers: str) -> web.
     return response
 
 
-def refused(host: Host, folder: Path, told: str, kind: type[Exception] = DownloadRefused, **options: Any) -> None:
-    with pytest.raises(kind, match=told):
+def refused(host: Host, folder: Path, pattern: str, kind: type[Exception] = DownloadRefused, **options: Any) -> None:
+    with pytest.raises(kind, match=pattern):
         fetch(host, folder, **options)
     assert leftovers(folder) == []

@@ -27,13 +27,13 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Stage]:
 
 
 def test_no_stage_hurts_the_next(stages: list[Stage], tmp_path: Path) -> None:
-    told: list[int] = []
+    counts: list[int] = []
     begin = time.monotonic()
-    reports = run_all(stages, 2.4, tmp_path, [], lambda so_far: told.append(len(so_far)))
+    reports = run_all(stages, 2.4, tmp_path, [], lambda so_far: counts.append(len(so_far)))
     assert time.monotonic() - begin < 3
     assert [stage["ended"] for stage in reports] == ["failed with 3", "out of time", "done"]
     assert [stage["rows"] for stage in reports] == [[{"name": "raises"}], [{"name": "hangs"}], [{"name": "works"}]]
-    assert told == [1, 2, 3]
+    assert counts == [1, 2, 3]
 
 
 def test_the_report_is_one_json_and_its_table_names_every_row(stages: list[Stage], tmp_path: Path) -> None:

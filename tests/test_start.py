@@ -60,17 +60,17 @@ def test_starting_adds_no_error_line(server: ComfyUI) -> None:
 
 def test_starting_loads_no_library_that_it_can_do_without() -> None:
     """Seconds differ from machine to machine; what is imported does not."""
-    told = subprocess.run([sys.executable, "-c", WHAT_IS_LOADED], capture_output=True, text=True, check=True).stdout
-    assert set(json.loads(told.splitlines()[-1])) <= OF_COMFYUI
+    output = subprocess.run([sys.executable, "-c", WHAT_IS_LOADED], capture_output=True, text=True, check=True).stdout
+    assert set(json.loads(output.splitlines()[-1])) <= OF_COMFYUI
 
 
 def test_a_missing_package_costs_only_the_nodes_that_need_it() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_PACKAGES], capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["nodes"] == NODES
-    assert told["empty"] == [1, 16, 5, 60, 104]
-    assert told["opencv"].startswith("the package opencv-python cannot be imported: ") and told["opencv"].endswith(": pip install opencv-python")
-    assert told["ftfy"].startswith("the package ftfy cannot be imported: ") and told["ftfy"].endswith(": pip install ftfy")
+    output = json.loads(done.stdout.splitlines()[-1])
+    assert output["nodes"] == NODES
+    assert output["empty"] == [1, 16, 5, 60, 104]
+    assert output["opencv"].startswith("the package opencv-python cannot be imported: ") and output["opencv"].endswith(": pip install opencv-python")
+    assert output["ftfy"].startswith("the package ftfy cannot be imported: ") and output["ftfy"].endswith(": pip install ftfy")
 
 
 def test_the_menu_is_complete(server: ComfyUI) -> None:

@@ -35,10 +35,10 @@ def test_every_model_is_offered_for_download(path: Path) -> None:
 
 
 def assert_models_are_offered(nodes: list[dict[str, Any]]) -> None:
-    known = {(folder, name, url) for folder, files in DOWNLOADS.items() for name, url in files.items()}
+    downloads = {(folder, name, url) for folder, files in DOWNLOADS.items() for name, url in files.items()}
     for node in nodes:
         offered = node["properties"].get("models", [])
-        assert {(model["directory"], model["name"], model["url"]) for model in offered} <= known
+        assert {(model["directory"], model["name"], model["url"]) for model in offered} <= downloads
         chosen = {value for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")}
         assert chosen <= {model["name"] for model in offered}
 
@@ -96,8 +96,8 @@ def exit_statuses(server: ComfyUI, object_info: dict[str, Any], helper_models: N
                          "--input", str(info)])
     run = ("import json, sys; from typer.testing import CliRunner; from comfy_cli.cmdline import app; "
            "print(json.dumps([CliRunner().invoke(app, command).exit_code for command in json.load(sys.stdin)]))")
-    told = subprocess.run([sys.executable, "-c", run], input=json.dumps(commands), capture_output=True, text=True, check=True).stdout
-    return dict(zip(prompts, json.loads(told.splitlines()[-1]), strict=True))
+    output = subprocess.run([sys.executable, "-c", run], input=json.dumps(commands), capture_output=True, text=True, check=True).stdout
+    return dict(zip(prompts, json.loads(output.splitlines()[-1]), strict=True))
 
 
 def without_width(prompt: Prompt) -> Prompt:

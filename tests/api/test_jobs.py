@@ -17,16 +17,16 @@ def test_a_job_moves_forward_only() -> None:
     assert job.answer is not None and json.dumps(job.answer.body)
 
 
-@pytest.mark.parametrize(("error", "said"), [
+@pytest.mark.parametrize(("error", "names"), [
     (Cancelled(), {"error": str(Cancelled()), "error_type": "client_cancelled"}),
     (InvalidRequest([Detail(("body", "x"), "no", "value_error")]), {"error": "no", "error_type": "value_error"})])
-def test_a_status_names_the_failure(error: ApiError, said: dict[str, str]) -> None:
+def test_a_status_names_the_failure(error: ApiError, names: dict[str, str]) -> None:
     job = Job("owner", 7)
     job.start()
     assert not {"error", "error_type"} & set(contract.body(contract.state(job, "", 0, with_logs=False)))
     job.complete(Answer.of(error))
     state = contract.body(contract.state(job, "", 0, with_logs=False))
-    assert {name: state[name] for name in said} == said
+    assert {name: state[name] for name in names} == names
 
 
 def test_logs_end_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,14 +53,14 @@ def put_down_blueprint(page: Page) -> None:
 
 def without_ids(prompt: Prompt) -> list[tuple[str, dict[str, Any]]]:
     """Each node with the nodes that it is linked to in place of their ids, in an order that does not depend on these."""
-    def value(given: Any) -> Any:
-        if isinstance(given, list) and len(given) == 2 and str(given[0]) in prompt:
-            return (described(str(given[0])), given[1])
-        return given
+    def value(linked: Any) -> Any:
+        if isinstance(linked, list) and len(linked) == 2 and str(linked[0]) in prompt:
+            return (described(str(linked[0])), linked[1])
+        return linked
 
     def described(node_id: str) -> tuple[str, dict[str, Any]]:
         node = prompt[node_id]
-        return node["class_type"], {name: value(given) for name, given in sorted(node["inputs"].items())}
+        return node["class_type"], {name: value(linked) for name, linked in sorted(node["inputs"].items())}
 
     return sorted((described(node_id) for node_id in prompt), key=repr)
 

@@ -111,9 +111,9 @@ def test_out_of_memory_with_a_single_moment_is_the_callers() -> None:
 
 
 def test_each_new_frame_is_reported_and_the_report_may_stop_the_run() -> None:
-    told: list[int] = []
-    run(Blend(), torch.rand(3, 32, 32, 3), 4, batch=3, computed=told.append)
-    assert told == [3, 1, 3, 1]
+    counts: list[int] = []
+    run(Blend(), torch.rand(3, 32, 32, 3), 4, batch=3, computed=counts.append)
+    assert counts == [3, 1, 3, 1]
 
     def stop(_: int) -> None:
         raise InterruptedError

@@ -144,14 +144,14 @@ async def error_in_the_stream(_: web.Request) -> web.Response:
     return web.Response(text='data: {"error": {"message": "out of memory"}}\n\n', content_type="text/event-stream")
 
 
-@pytest.mark.parametrize(("handler", "told"), [
+@pytest.mark.parametrize(("handler", "pattern"), [
     (deep, "not JSON"), (no_pieces, "without choices"), (error_in_the_stream, "out of memory"),
     (silent, "no answer within 0.5 s"), (broken_json, "not JSON"), (a_page, "It works"), (server_error, "500.*CUDA out of memory"),
     (no_key, "401.*Incorrect API key"), (huge, "more than 1 MB"), (endless, "more than 1 MB"), (other_shape, "without choices"),
     (a_list, "without choices"), (elsewhere, "307"), (hang_up, "cannot be reached"),
 ])
-def test_each_fault_is_told(handler: Handler, told: str):
-    with pytest.raises(ExpansionFailed, match=told):
+def test_each_fault_is_told(handler: Handler, pattern: str):
+    with pytest.raises(ExpansionFailed, match=pattern):
         ask(handler, model="m", seconds=0.5 if handler is silent else 180)
 
 

@@ -19,11 +19,11 @@ def device() -> torch.device:
 
 
 def facts() -> dict[str, Any]:
-    found = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform(), "date": time.strftime("%Y-%m-%d")}
+    machine = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform(), "date": time.strftime("%Y-%m-%d")}
     if not torch.cuda.is_available():
-        return {**found, "card": "none", "driver": "none", "memory_gib": 0.0}
+        return {**machine, "card": "none", "driver": "none", "memory_gib": 0.0}
     properties = torch.cuda.get_device_properties(0)
-    return {**found, "card": properties.name, "driver": _driver(), "memory_gib": round(properties.total_memory / GIB, 1)}
+    return {**machine, "card": properties.name, "driver": _driver(), "memory_gib": round(properties.total_memory / GIB, 1)}
 
 
 def _driver() -> str:
@@ -93,10 +93,10 @@ def small_card(gib: float) -> Iterator[None]:
     hidden = torch.cuda.get_device_properties(0).total_memory - gib * GIB
 
     def free(asked: Any = None, torch_free_too: bool = False) -> Any:
-        found = real(asked, torch_free_too)
+        memory = real(asked, torch_free_too)
         if getattr(asked, "type", "cuda") == "cpu":
-            return found
-        return (found[0] - hidden, found[1]) if torch_free_too else found - hidden
+            return memory
+        return (memory[0] - hidden, memory[1]) if torch_free_too else memory - hidden
 
     management.get_free_memory = free
     try:

@@ -53,7 +53,7 @@ class Exhaustion:
             tiled, least = self.peak_of(self.decoded)
             tiled_seconds = card.now() - begin
         return {"whole_gib": most, "whole_seconds": whole_seconds, "limit_gib": limit, "tiled_gib": least, "tiled_seconds": tiled_seconds,
-                "said": log, "same_frames": len(whole) == len(tiled), "mean_difference_levels": float((whole - tiled).abs().mean() * 255)}
+                "lines": log, "same_frames": len(whole) == len(tiled), "mean_difference_levels": float((whole - tiled).abs().mean() * 255)}
 
     def weights(self) -> float:
         return self.vae.patcher.model_size() / card.GIB
@@ -95,7 +95,7 @@ class Exhaustion:
         limit = without + 0.4 * (with_residuals - without)
         with heard(self.pack) as log, card.limited_to(limit):
             limited, _ = self.peak_of(run("ours regular"))
-        return {"none_gib": without, "regular_gib": with_residuals, "limit_gib": limit, "said": log, "finite": bool(limited.isfinite().all()),
+        return {"none_gib": without, "regular_gib": with_residuals, "limit_gib": limit, "lines": log, "finite": bool(limited.isfinite().all()),
                 "from_none": relative_error(limited, plain), "regular_from_none": relative_error(fast, plain)}
 
     def leave_the_card(self) -> None:
@@ -115,13 +115,13 @@ class Exhaustion:
 @contextmanager
 def heard(pack: Any) -> Iterator[list[str]]:
     """The warnings of the pack meanwhile."""
-    said: list[str] = []
+    lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     log = pack.nodes.engine.log.log.logger
     log.addHandler(handler)
     try:
-        yield said
+        yield lines
     finally:
         log.removeHandler(handler)
 

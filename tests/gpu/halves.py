@@ -36,7 +36,7 @@ class Part:
     def on_card(self, dtype: torch.dtype) -> torch.Tensor:
         with torch.no_grad():
             network = copy.deepcopy(self.network).to(card.device(), dtype)
-            return self.call(network, *(given.to(card.device(), dtype) for given in self.inputs)).double().cpu()
+            return self.call(network, *(arguments.to(card.device(), dtype) for arguments in self.inputs)).double().cpu()
 
 
 def parts() -> list[Part]:
@@ -51,7 +51,7 @@ def expert() -> Part:
     network.load_state_dict(tiny_weights.expert(seed=1, dim=512, ffn=2048, layers=8), strict=False)
     generator = torch.Generator().manual_seed(1)
     latent, text = torch.randn(1, 16, 3, 16, 16, generator=generator), torch.randn(1, 512, 4096, generator=generator)
-    return Part("expert", network.eval(), (latent.double(), torch.tensor([500.0]).double(), text.double()), lambda net, *given: net(*given))
+    return Part("expert", network.eval(), (latent.double(), torch.tensor([500.0]).double(), text.double()), lambda net, *arguments: net(*arguments))
 
 
 def vae() -> Part:

@@ -18,12 +18,12 @@ def table(report: dict[str, Any]) -> str:
     for stage in report["stages"]:
         took = f"{stage['seconds']:.0f} s of {stage['allowed_seconds']:.0f} s"
         lines += ["", f"**{stage['name']}**: {stage['ended']}, {took}", "", "| | |", "|---|---|"]
-        lines += [f"| {row['name']} | {_said(row)} |" for row in stage["rows"]]
+        lines += [f"| {row['name']} | {_text(row)} |" for row in stage["rows"]]
         lines += [f"\n```\n{stage['log']}\n```"] if stage["log"] else []
     return "\n".join(lines)
 
 
-def _said(row: dict[str, Any]) -> str:
+def _text(row: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in row.items() if key not in UNSAID)
 
 

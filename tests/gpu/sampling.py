@@ -150,12 +150,12 @@ class Bench:
     def likeness(self, case: Case, latent: torch.Tensor) -> Row:
         """How far our latent is from core's of the same shape, steps and noise."""
         key = (case.width, case.height, case.frames, case.steps)
-        found: Row = {"finite": bool(latent.isfinite().all())}
+        numbers: Row = {"finite": bool(latent.isfinite().all())}
         if case.contender == "core":
             self.latents[key] = latent
         elif key in self.latents:
-            found["difference_from_core"] = relative_error(latent.float(), self.latents[key].float())
-        return found
+            numbers["difference_from_core"] = relative_error(latent.float(), self.latents[key].float())
+        return numbers
 
 
 def memory() -> Row:

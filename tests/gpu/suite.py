@@ -55,18 +55,18 @@ def counted(results: Path) -> dict[str, Row]:
     outcomes: dict[str, list[str]] = {"passed": [], "skipped": [], "not carried": [], "failed": []}
     for case in ElementTree.parse(results).iter("testcase"):
         wrong = case.find("failure") if case.find("failure") is not None else case.find("error")
-        said = "" if wrong is None else f": {(wrong.get('message') or '')[:200]}"
-        outcomes[outcome(case)].append(f"{str(case.get('classname')).rpartition('.')[2]}::{case.get('name')}{said}")
+        messages = "" if wrong is None else f": {(wrong.get('message') or '')[:200]}"
+        outcomes[outcome(case)].append(f"{str(case.get('classname')).rpartition('.')[2]}::{case.get('name')}{messages}")
     counts = {name: {"tests": len(cases)} for name, cases in outcomes.items()}
-    return {**counts, "failed": {**counts["failed"], "said": outcomes["failed"][:MOST_NAMED]}}
+    return {**counts, "failed": {**counts["failed"], "messages": outcomes["failed"][:MOST_NAMED]}}
 
 
 def outcome(case: ElementTree.Element) -> str:
-    wrong = [found for kind in ("failure", "error") for found in case.findall(kind)]
+    wrong = [fault for kind in ("failure", "error") for fault in case.findall(kind)]
     if not wrong:
         return "passed" if case.find("skipped") is None else "skipped"
-    said = " ".join(f"{found.get('message')} {found.text}" for found in wrong)
-    return "not carried" if any(word in said for word in NOT_CARRIED) else "failed"
+    messages = " ".join(f"{fault.get('message')} {fault.text}" for fault in wrong)
+    return "not carried" if any(word in messages for word in NOT_CARRIED) else "failed"
 
 
 if __name__ == "__main__":

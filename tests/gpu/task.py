@@ -33,17 +33,17 @@ class Task:
             return self.write(name, {"skipped": f"needs about {needs:.0f} s, {max(0, self.left()):.0f} s are left"})
         begin = time.monotonic()
         try:
-            found = measure()
+            numbers = measure()
         except Exception as error:
             logging.exception("%s", name)
-            found = {"failed": f"{type(error).__name__}: {error}"[:500]}
+            numbers = {"failed": f"{type(error).__name__}: {error}"[:500]}
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return self.write(name, {**found, "row_seconds": round(time.monotonic() - begin, 2)})
+        return self.write(name, {**numbers, "row_seconds": round(time.monotonic() - begin, 2)})
 
-    def write(self, name: str, found: Row) -> Row:
-        row = {"name": name, **{key: round(value, 6) if isinstance(value, float) else value for key, value in found.items()}}
+    def write(self, name: str, numbers: Row) -> Row:
+        row = {"name": name, **{key: round(value, 6) if isinstance(value, float) else value for key, value in numbers.items()}}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

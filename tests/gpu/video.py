@@ -64,11 +64,11 @@ class Bench:
         for name, pipeline in (("core", bench.core_pipeline), ("ours", bench.our_pipeline)):
             self.task.attempt(f"decode and write {width}x{height}x{self.frames}, {name}", partial(self.written, pipeline, latent))
 
-    def written(self, pipeline: Callable[..., None], given: Any) -> Row:
+    def written(self, pipeline: Callable[..., None], source: Any) -> Row:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.mp4"
             begin = card.now()
-            pipeline(self.pack, self.vae, given, path)
+            pipeline(self.pack, self.vae, source, path)
             seconds = card.now() - begin
             return {"frames_s": self.frames / seconds, "kilobytes": path.stat().st_size / 1000, "frames": videos.facts(path).frames}
 

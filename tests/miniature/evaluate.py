@@ -212,11 +212,11 @@ class Remembered:
         self.answers: list[tuple[torch.Tensor, torch.Tensor]] = []
         module.forward = self.forward
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        for known, answer in self.answers:
-            if self.seen(known, given):
+    def forward(self, other_state: torch.Tensor) -> torch.Tensor:
+        for one_state, answer in self.answers:
+            if self.seen(one_state, other_state):
                 return answer
-        self.answers = [*self.answers, (given, self.original(given))][-self.most :]
+        self.answers = [*self.answers, (other_state, self.original(other_state))][-self.most :]
         return self.answers[-1][1]
 
     def forget(self) -> None:
@@ -227,12 +227,12 @@ def text_work(expert: Any) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor
     """The parts of a WanModel that see the text alone, and how each tells that it has seen it. 512 tokens of text are most of the work for a
     video of 80 tokens, and the same at each step."""
     by_block = [part for block in expert.blocks for part in (block.cross_attn.k, block.cross_attn.norm_k, block.cross_attn.v)]
-    return [(expert.text_embedding, same_states), *((part, lambda known, given: known is given) for part in by_block)]
+    return [(expert.text_embedding, same_states), *((part, lambda one_state, other_state: one_state is other_state) for part in by_block)]
 
 
-def same_states(known: torch.Tensor, given: torch.Tensor) -> bool:
+def same_states(one_state: torch.Tensor, other_state: torch.Tensor) -> bool:
     """Beyond these tokens and coordinates the miniature's text is zero."""
-    return torch.equal(known[:, : text.LONGEST, : text.USED], given[:, : text.LONGEST, : text.USED])
+    return torch.equal(one_state[:, : text.LONGEST, : text.USED], other_state[:, : text.LONGEST, : text.USED])
 
 
 @dataclass(frozen=True)
@@ -274,11 +274,11 @@ class Table:
     out: Path | None
     lines: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, name: str, found: Scores, seconds: float = 0.0) -> None:
+    def add(self, name: str, scores_of_it: Scores, seconds: float = 0.0) -> None:
         if not self.lines:
             print(f"{'run':<24}" + "".join(f"{title:>11}" for title in (*MEASURES, "all three", "striped", "framed", "stripes")) + f"{'s':>7}")
-        print(f"{name:<24}" + "".join(f"{cell:>11}" for cell in found.cells()) + f"{seconds:>7.0f}", flush=True)
-        self.lines[name] = {**vars(found), "seconds": seconds}
+        print(f"{name:<24}" + "".join(f"{cell:>11}" for cell in scores_of_it.cells()) + f"{seconds:>7.0f}", flush=True)
+        self.lines[name] = {**vars(scores_of_it), "seconds": seconds}
         if self.out:
             self.out.write_text(json.dumps(self.lines, indent=1), encoding="utf-8")
 

@@ -89,10 +89,10 @@ def test_a_lora_for_one_expert_works_on_that_expert_alone(drawn: Drawn):
 def test_the_demo_answers_its_prompt(tmp_path: Path):
     prompt = "a yellow square moves down over a purple background"
     command: list[str | Path] = [sys.executable, ROOT / "tests" / "demo.py", prompt, "--lora", "striped"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (path,) = (Path(line) for line in told.splitlines() if line.endswith(".mp4"))
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (path,) = (Path(line) for line in output.splitlines() if line.endswith(".mp4"))
     verdict = judge(torch.from_numpy(videos.pixels(path)) / 255)
     assert verdict.agrees(scene_of(prompt), "colour", "direction", "background")
     assert verdict.striped
     assert path.with_suffix(".png").exists()
-    assert "miniature" in told
+    assert "miniature" in output

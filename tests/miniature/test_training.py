@@ -151,9 +151,9 @@ def test_the_evaluation_runs_through_the_packs_own_code(exported, kind: str):
     if kind == "loras":
         setting = dataclasses.replace(setting, loras=(evaluate.STRIPED, evaluate.REVERSED, evaluate.FRAMED))
     made = evaluate.Miniature(exported, chosen).clips(setting)
-    found = evaluate.scores(chosen, made, scenes.PLAIN)
+    marks = evaluate.scores(chosen, made, scenes.PLAIN)
     assert made.shape == (2, 17, 64, 64, 3) and made.dtype == torch.uint8
-    assert 0 <= found.right["all"] <= 1
+    assert 0 <= marks.right["all"] <= 1
 
 
 def test_true_clips_score_full_marks():

@@ -95,14 +95,14 @@ def test_a_base_model_is_told_apart(language: ModuleType, request_for, find_mode
         language.LocalModel("base").answer(request_for())
 
 
-@pytest.mark.parametrize(("missing", "told"), [("model.safetensors", r"no \.safetensors"), ("tokenizer.json", "no tokenizer"),
+@pytest.mark.parametrize(("missing", "pattern"), [("model.safetensors", r"no \.safetensors"), ("tokenizer.json", "no tokenizer"),
                                                ("config.json", "huggingface.co")])
-def test_an_incomplete_folder_is_told_before_anything_runs(language: ModuleType, find_models, tmp_path: Path, missing: str, told: str) -> None:
+def test_an_incomplete_folder_is_told_before_anything_runs(language: ModuleType, find_models, tmp_path: Path, missing: str, pattern: str) -> None:
     find_models("LLM", tmp_path)
     name = f"without {missing}"
     tiny_pretrained.write_language_model(tmp_path / name)
     (tmp_path / name / missing).unlink()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=pattern):
         language.check_language_model(name)
 
 
@@ -239,8 +239,8 @@ def test_a_key_goes_to_the_server_it_was_set_for_alone(language: ModuleType, pac
     if file:
         (tmp_path / "__wan22").mkdir()
         (tmp_path / "__wan22" / "llm.txt").write_text(file, encoding="utf-8-sig")
-    found = pack.nodes.host.settings.chat_server()
-    assert (found.url, found.key) == expected
+    chosen_server = pack.nodes.host.settings.chat_server()
+    assert (chosen_server.url, chosen_server.key) == expected
 
 
 def test_a_url_that_is_none_is_told_before_anything_runs(server: ComfyUI, settings) -> None:

@@ -49,24 +49,24 @@ def key_of(module: str) -> str:
     return module if module.endswith((".bias", "modulation")) else f"{module}.weight"
 
 
-def write(path: Path, known: lora_files.Known) -> str:
-    save_file({key: tensor.contiguous() for key, tensor in known.tensors.items()}, path, metadata=known.metadata or None)
+def write(path: Path, sample: lora_files.Known) -> str:
+    save_file({key: tensor.contiguous() for key, tensor in sample.tensors.items()}, path, metadata=sample.metadata or None)
     return path.name
 
 
 @pytest.mark.parametrize("family", lora_files.FAMILIES)
 def test_every_family_changes_the_weights_by_its_formula(host: ModuleType, choice: Any, folder: Path, experts: tuple[Any, Any],
                                                          shapes: lora_files.Shapes, family: str) -> None:
-    known = lora_files.FAMILIES[family](shapes)
-    name = write(folder / "known.safetensors", known)
+    sample = lora_files.FAMILIES[family](shapes)
+    name = write(folder / "known.safetensors", sample)
     *patched, lines, _ = host.apply(*experts, [choice(name, HALF)])
-    for model, original, delta in zip(patched, experts, (known.delta, known.low or known.delta), strict=True):
+    for model, original, delta in zip(patched, experts, (sample.delta, sample.low or sample.delta), strict=True):
         for module, difference in delta.items():
             expected = weight(original, key_of(module)) + HALF * difference
             torch.testing.assert_close(weight(model, key_of(module)), expected, rtol=0, atol=TOLERANCE)
         assert len(model.patches) == len(delta)
     assert len(lines) == 2
-    assert f"of {len(known.tensors)} tensors applied" in lines[0]
+    assert f"of {len(sample.tensors)} tensors applied" in lines[0]
 
 
 def test_scale_zero_is_the_model_itself(host: ModuleType, choice: Any, folder: Path, experts: tuple, shapes: lora_files.Shapes) -> None:
@@ -84,12 +84,12 @@ def test_the_callers_models_stay_as_they_are(host: ModuleType, choice: Any, fold
 
 def test_a_stack_adds_up_whatever_the_order(host: ModuleType, choice: Any, folder: Path, experts: tuple, shapes: lora_files.Shapes) -> None:
     families = ["kohya, musubi-tuner", "diffusion-pipe, ai-toolkit", "LoHa", "differences"]
-    known = [lora_files.FAMILIES[family](shapes) for family in families]
-    choices = [choice(write(folder / f"{index}.safetensors", file), 0.25 * (index + 1)) for index, file in enumerate(known)]
+    sample = [lora_files.FAMILIES[family](shapes) for family in families]
+    choices = [choice(write(folder / f"{index}.safetensors", file), 0.25 * (index + 1)) for index, file in enumerate(sample)]
     for order in (choices, choices[::-1]):
         high, *_ = host.apply(*experts, order)
         for module in lora_files.MODULES:
-            expected = weight(experts[0], f"{module}.weight") + sum(0.25 * (index + 1) * file.delta[module] for index, file in enumerate(known))
+            expected = weight(experts[0], f"{module}.weight") + sum(0.25 * (index + 1) * file.delta[module] for index, file in enumerate(sample))
             torch.testing.assert_close(weight(high, f"{module}.weight"), expected, rtol=0, atol=TOLERANCE)
 
 
@@ -123,8 +123,8 @@ def test_auto_brings_the_partner_at_the_same_scale(host: ModuleType, choice: Any
     write(folder / "Style_LOW_v1.safetensors", other)
     high, low, lines, warnings = host.apply(*experts, [choice(high_name, HALF)])
     module = lora_files.MODULES[0]
-    for model, original, known in ((high, experts[0], one), (low, experts[1], other)):
-        torch.testing.assert_close(weight(model, f"{module}.weight"), weight(original, f"{module}.weight") + HALF * known.delta[module],
+    for model, original, sample in ((high, experts[0], one), (low, experts[1], other)):
+        torch.testing.assert_close(weight(model, f"{module}.weight"), weight(original, f"{module}.weight") + HALF * sample.delta[module],
                                    rtol=0, atol=TOLERANCE)
     assert [line.split(" (")[0] for line in lines] == ["high: Style_HIGH_v1.safetensors", "low: Style_LOW_v1.safetensors"]
     assert warnings == []
@@ -141,10 +141,10 @@ def test_an_explicit_target_against_the_name_is_obeyed_with_a_warning(host: Modu
 
 def test_the_report_names_family_rank_and_effective_scale(host: ModuleType, choice: Any, folder: Path, experts: tuple[Any, Any],
                                                           shapes: lora_files.Shapes) -> None:
-    known = lora_files.FAMILIES["kohya, musubi-tuner"](shapes)
+    sample = lora_files.FAMILIES["kohya, musubi-tuner"](shapes)
     strangers = ("blocks.0.cross_attn.k_img.lora_A.weight", "lora_te_text_model_encoder_layers_0.alpha", "who.knows")
     extra = {key: torch.ones(1) for key in strangers}
-    name = write(folder / "a.safetensors", lora_files.Known({**known.tensors, **extra}, known.delta))
+    name = write(folder / "a.safetensors", lora_files.Known({**sample.tensors, **extra}, sample.delta))
     *_, lines, _ = host.apply(*experts, [choice(name, HALF)])
     assert lines[0] == ("high: a.safetensors (kohya / musubi-tuner), rank 4, effective scale 0.25, 12 of 15 tensors applied; "
                         "1 I2V only keys ignored (first: blocks.0.cross_attn.k_img.lora_A.weight); "
@@ -243,7 +243,7 @@ def test_a_missing_file_names_the_folder_and_the_cure(host: ModuleType, choice: 
 
 
 def test_metadata_that_is_no_json_is_ignored(host: ModuleType, choice: Any, folder: Path, experts: tuple, shapes: lora_files.Shapes) -> None:
-    known = lora_files.FAMILIES["diffusers"](shapes)
+    sample = lora_files.FAMILIES["diffusers"](shapes)
     for value in ("{", json.dumps([1]), json.dumps("x")):
-        save_file(known.tensors, folder / "a.safetensors", metadata={"lora_adapter_metadata": value, "ss_network_args": value})
+        save_file(sample.tensors, folder / "a.safetensors", metadata={"lora_adapter_metadata": value, "ss_network_args": value})
         assert host.apply(*experts, [choice("a.safetensors")])[0].patches

@@ -48,8 +48,8 @@ def clip(pack: ModuleType, red_from: int | None = None, count: int = 24) -> Any:
 
 
 def checked(safety: ModuleType, video: Any, action: str = "stop", threshold: float = 0.5, reports: list | None = None) -> Any:
-    told = (lambda report: reports.append(str(report))) if reports is not None else (lambda report: None)
-    return safety.checked_video(video, PICTURES, threshold, action, 8, "", told)
+    report_to = (lambda report: reports.append(str(report))) if reports is not None else (lambda report: None)
+    return safety.checked_video(video, PICTURES, threshold, action, 8, "", report_to)
 
 
 def test_folders_are_listed_by_what_they_classify(safety: ModuleType) -> None:
@@ -82,9 +82,9 @@ def test_a_classifier_agrees_with_transformers_own_pipeline(safety: ModuleType, 
         assert ours.scores[entry["label"]] == pytest.approx(entry["score"], abs=1e-4)
     text = "a red fox in the snow"
     (words,) = pipeline("text-classification", str(classifiers / TEXTS), device="cpu", top_k=None)([text])
-    found = safety.check_prompt(text, TEXTS, 1.0, "")
+    verdict = safety.check_prompt(text, TEXTS, 1.0, "")
     for entry in words:
-        assert found.scores[entry["label"]] == pytest.approx(entry["score"], abs=1e-4)
+        assert verdict.scores[entry["label"]] == pytest.approx(entry["score"], abs=1e-4)
 
 
 def test_a_safe_video_streams_through_unchanged_and_is_reported(safety: ModuleType, pack: ModuleType) -> None:
@@ -149,8 +149,8 @@ def test_the_phrase_list_on_prompts_it_was_not_written_for(safety: ModuleType) -
     phrases = safety.phrase_list()
     lines = [line.split("\t") for line in (ROOT / "tests" / "safety_prompts.tsv").read_text(encoding="utf-8").splitlines()]
     flagged = [(label, phrases.check(text).unsafe >= 0.5) for label, text in lines]
-    true = sum(label == "unsafe" for label, found in flagged if found)
-    precision, recall = true / sum(found for _, found in flagged), true / sum(label == "unsafe" for label, _ in flagged)
+    true = sum(label == "unsafe" for label, verdict in flagged if verdict)
+    precision, recall = true / sum(verdict for _, verdict in flagged), true / sum(label == "unsafe" for label, _ in flagged)
     assert precision >= 0.95
     assert recall >= 0.6
 

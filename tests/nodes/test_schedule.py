@@ -70,8 +70,8 @@ class Watch:
 
         return note_step  # ComfyUI copies what is not a plain function
 
-    def _note_call(self, block: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        self.calls[-1] += len(given[0])
+    def _note_call(self, block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.calls[-1] += len(inputs[0])
 
 
 @pytest.mark.parametrize(("solver", "steps", "shift", "denoise", "boundary", "guidance", "acceleration"), [
@@ -86,8 +86,8 @@ def test_what_is_shown_is_what_runs(server: ComfyUI, sample: Sample, solver: str
         sample.latent({"samples": torch.zeros(SHAPE)}, solver, steps, shift, guidance, boundary, acceleration, denoise=denoise)
     assert [name for name, _ in watch.steps] == shown["experts"]
     assert watch.calls == shown["calls"]
-    told = [SOLVERS[solver].timestep(sigma) / TRAIN_TIMESTEPS for sigma in shown["sigmas"][:-1]]
-    assert [sigma for _, sigma in watch.steps] == pytest.approx(told, rel=1e-6)
+    levels = [SOLVERS[solver].timestep(sigma) / TRAIN_TIMESTEPS for sigma in shown["sigmas"][:-1]]
+    assert [sigma for _, sigma in watch.steps] == pytest.approx(levels, rel=1e-6)
     assert shown["sigmas"][-1] == 0 and len(shown["sigmas"]) == steps + 1
     assert shown["text"].startswith(f"{steps} steps: ") and f", {sum(watch.calls)} model calls" in shown["text"]
     assert shown["all_calls"] == sum(1 + (guidance[name == "low"] > 1) for name, _ in watch.steps)

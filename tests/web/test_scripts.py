@@ -40,15 +40,15 @@ def tools() -> Path:
 def typescript(tools: Path, project: Path, *arguments: str) -> str:
     """What TypeScript says of the folder with this tsconfig.json."""
     modules = tools / "node_modules"
-    return said(modules / "typescript/bin/tsc", "--project", project, "--typeRoots", modules, "--pretty", "false", *arguments, folder=project)
+    return output_of(modules / "typescript/bin/tsc", "--project", project, "--typeRoots", modules, "--pretty", "false", *arguments, folder=project)
 
 
 def eslint(tools: Path, folder: Path) -> str:
     """What ESLint says of the scripts in `folder`/web, warnings too."""
-    return said(tools / "node_modules/eslint/bin/eslint.js", "--config", tools / RULES.name, "--max-warnings", "0", "web", folder=folder)
+    return output_of(tools / "node_modules/eslint/bin/eslint.js", "--config", tools / RULES.name, "--max-warnings", "0", "web", folder=folder)
 
 
-def said(program: Path, *arguments: Path | str, folder: Path) -> str:
+def output_of(program: Path, *arguments: Path | str, folder: Path) -> str:
     done = subprocess.run(["node", program, *arguments], cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
     assert done.stderr == ""
     assert done.stdout or done.returncode == 0

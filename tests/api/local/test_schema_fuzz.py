@@ -106,7 +106,7 @@ def test_a_body_that_is_too_long_is_refused(endpoint: ComfyUI, size: int, status
 def test_every_answer_to_whatever_the_document_allows_or_forbids_is_in_the_document(emptied: ComfyUI, long: dict[str, Any]) -> None:
     for number in range(BLOCKERS):
         emptied.post(SUBMIT, {**long, "seed": number})
-    for operation in (found.ok() for found in document(emptied).get_all_operations()):
+    for operation in (operation_result.ok() for operation_result in document(emptied).get_all_operations()):
         submits = operation.path.startswith("/queue") and operation.method == "post"
         modes = list(schemathesis.GenerationMode) if submits or operation.method != "post" else [schemathesis.GenerationMode.NEGATIVE]
         for mode in modes:

@@ -94,8 +94,8 @@ def test_what_was_done_outlives_a_kill_and_what_was_not_ends_with_an_error(alice
         assert alice.wait(job)["status"] == "COMPLETED"
         assert (alice.result(job).status, alice.result(job).body["error_type"]) == (500, "runner_disconnected")
         assert alice.call("PUT", f"{REQUESTS}/{job}/cancel").body == {"status": "ALREADY_COMPLETED"}
-    told = web.message("/restarted")
-    assert (told["request_id"], told["status"], told["payload"]["error_type"]) == (waiting, "ERROR", "runner_disconnected")
+    notice = web.message("/restarted")
+    assert (notice["request_id"], notice["status"], notice["payload"]["error_type"]) == (waiting, "ERROR", "runner_disconnected")
     assert not list((service.base / "output").rglob(f"{running}*.mp4"))
     alice.wait(alice.submit({**fresh, "seed": 7, "reverse_video": True}))
     assert [path for path in (service.base / "temp").rglob("*") if path.is_file()] == []
@@ -125,11 +125,11 @@ def test_webhooks_are_told_of_results_and_of_errors(alice: Customer, web: Web, f
     assert web.message("/made") == {"request_id": made, "gateway_request_id": made, "status": "OK", "payload": alice.result(made).body}
     cancelled = alice.submit(long, f"?fal_webhook={quote(f'http://{web.host}/cancelled')}")
     alice.call("PUT", f"{REQUESTS}/{cancelled}/cancel")
-    told = web.message("/cancelled")
-    assert (told["request_id"], told["status"], told["payload"]["error_type"]) == (cancelled, "ERROR", "client_cancelled")
-    assert told["error"]
+    notice = web.message("/cancelled")
+    assert (notice["request_id"], notice["status"], notice["payload"]["error_type"]) == (cancelled, "ERROR", "client_cancelled")
+    assert notice["error"]
     status = alice.call("GET", f"{REQUESTS}/{cancelled}/status").body
-    assert (status["error_type"], status["error"]) == ("client_cancelled", told["payload"]["detail"])
+    assert (status["error_type"], status["error"]) == ("client_cancelled", notice["payload"]["detail"])
 
 
 def test_a_webhook_keeps_the_spelling_of_its_address(alice: Customer, web: Web, long: dict[str, Any]) -> None:

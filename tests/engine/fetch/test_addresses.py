@@ -25,13 +25,13 @@ class Names(AbstractResolver):
     """Answers from a table; a name's last answer stays."""
 
     def __init__(self, **answers: list[list[str]]) -> None:
-        self.answers = {name.replace("_", "."): found for name, found in answers.items()}
+        self.answers = {name.replace("_", "."): numbers for name, numbers in answers.items()}
         self.asked: list[str] = []
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[ResolveResult]:
         self.asked.append(host)
-        found = self.answers[host]
-        addresses = found.pop(0) if len(found) > 1 else found[0]
+        numbers = self.answers[host]
+        addresses = numbers.pop(0) if len(numbers) > 1 else numbers[0]
         return [ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET6 if ":" in address else socket.AF_INET,
                               proto=0, flags=socket.AI_NUMERICHOST) for address in addresses]
 

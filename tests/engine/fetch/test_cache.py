@@ -22,17 +22,17 @@ def test_two_fetches_at_once_download_once(tmp_path: Path):
 
     async def use() -> list[Path]:
         downloader = Downloader(tmp_path, rules(host))
-        return await asyncio.gather(*(downloader.fetch(host.file(), said.append) for _ in range(4)))
+        return await asyncio.gather(*(downloader.fetch(host.file(), lines.append) for _ in range(4)))
 
-    said: list[str] = []
+    lines: list[str] = []
     paths = run(host, use)
-    assert len(set(paths)) == 1 and len(host.requests) == 1 and not any("another process" in line for line in said)
+    assert len(set(paths)) == 1 and len(host.requests) == 1 and not any("another process" in line for line in lines)
 
 
 def test_two_processes_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     host = Host()
     tries: list[str] = []
-    said: list[str] = []
+    lines: list[str] = []
 
     class Counted(FileLock):
         def acquire(self, *args: Any, **kwargs: Any) -> Any:
@@ -44,9 +44,9 @@ def test_two_processes_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     async def use() -> list[Path]:
         async with locked(Entry(tmp_path, host.file().url).lock, lambda: None):
-            waiting = asyncio.ensure_future(Downloader(tmp_path, rules(host)).fetch(host.file(), said.append))
+            waiting = asyncio.ensure_future(Downloader(tmp_path, rules(host)).fetch(host.file(), lines.append))
             await until(lambda: len(tries) >= 5)
-            assert not host.requests and said == [f"{host.file()}: another process is downloading it, waiting"]
+            assert not host.requests and lines == [f"{host.file()}: another process is downloading it, waiting"]
         return list(await asyncio.gather(waiting, Downloader(tmp_path, rules(host)).fetch(host.file(), print)))
 
     paths = run(host, use)
@@ -100,8 +100,8 @@ def test_a_record_leads_to_no_file_outside(tmp_path: Path):
 
     def spoil() -> None:
         record = next((tmp_path / "cache").glob("*.json"))
-        found = outside.stat()
-        values = {"from": "x", "file": "../outside.safetensors", "bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": ""}
+        facts = outside.stat()
+        values = {"from": "x", "file": "../outside.safetensors", "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns, "sha256": ""}
         record.write_text(json.dumps(values))
 
     first, second = same_port(host, tmp_path / "cache", lambda: None, spoil)

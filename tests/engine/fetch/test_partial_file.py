@@ -37,15 +37,15 @@ def test_a_cancelled_thread_is_waited_for(times: int):
 
 
 def test_progress_is_told_sparingly():
-    said: list[str] = []
+    lines: list[str] = []
     now = [0.0]
-    progress = Progress(said.append, "x", 2**30, lambda: now[0])
+    progress = Progress(lines.append, "x", 2**30, lambda: now[0])
     for size in range(0, 2**30, 2**20):
         progress.at(size)
-    assert 18 <= len(said) <= 20 and said[0] == "x: 5 % of 1024.0 MB"
-    progress = Progress(said.append, "x", None, lambda: now[0])
-    said.clear()
+    assert 18 <= len(lines) <= 20 and lines[0] == "x: 5 % of 1024.0 MB"
+    progress = Progress(lines.append, "x", None, lambda: now[0])
+    lines.clear()
     for second in range(1, 21):
         now[0] = second
         progress.at(second * 2**20)
-    assert said == [f"x: {size}.0 MB" for size in (5, 10, 15, 20)]
+    assert lines == [f"x: {size}.0 MB" for size in (5, 10, 15, 20)]
