@@ -1,13 +1,18 @@
 """Frame-stream vocabulary: a video is a function that yields chunks of frames, each a float tensor (T, H, W, C) with RGB in 0..1."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 CHUNK = 8
+Chunk = TypeVar("Chunk", torch.Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class FrameStream:
     """A video that need not be in memory: size in pixels, number of frames, frames per second, and `pull`, which yields all chunks anew.
 
     `count` is exact for what was decoded or interpolated here; for a file it is what its header says or, where that is silent, its packets counted.
+    A batch is several videos, one after the other: `seams` are the frames, counted from 0, with which the second and later ones begin.
     """
 
     width: int
@@ -42,10 +48,13 @@ class FrameStream:
     rate: Fraction
     pull: Callable[[], Iterator[torch.Tensor]]
     audio: Audio | None = None
+    seams: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
             raise ValueError(f"the frame rate is {self.rate}; it must be above 0.")
+        if self.seams and any(begin >= end for begin, end in pairwise((0, *self.seams, self.count))):
+            raise ValueError(f"the seams are {self.seams}; they must rise between 0 and the number of frames, {self.count}.")
 
     @property
     def duration(self) -> float:
@@ -55,7 +64,23 @@ class FrameStream:
         """The stream of `count` frames from frame `first` on; the frames before it are still computed, but not kept."""
         seconds = float(first / self.rate), float(count / self.rate)
         return replace(self, count=count, pull=lambda: section(self.pull(), first, count),
-                       audio=self.audio.part(*seconds) if self.audio else None)
+                       audio=self.audio.part(*seconds) if self.audio else None,
+                       seams=tuple(seam - first for seam in self.seams if first < seam < first + count))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Frames of each video of the batch."""
+        return tuple(end - begin for begin, end in pairwise((0, *self.seams, self.count)))
+
+    def clips(self) -> Iterator["FrameStream"]:
+        """Each video of the batch, with its sound, as a stream without seams; all out of one pull: pull each once, to its end, in order."""
+        if not self.seams:
+            yield self
+            return
+        pulled = cut(self.pull(), self.seams)
+        for first, count in zip((0, *self.seams), self.lengths, strict=True):
+            clip = next(pulled)
+            yield replace(self.part(first, count), pull=partial(iter, clip))
 
 
 def chunks(frames: torch.Tensor, size: int = CHUNK) -> Iterator[torch.Tensor]:
@@ -74,6 +99,23 @@ def section(clip: Iterator[torch.Tensor], first: int, count: int) -> Iterator[to
             yield wanted
         if position >= first + count:
             return
+
+
+def cut(clip: Iterator[Chunk], seams: tuple[int, ...]) -> Iterator[Iterator[Chunk]]:
+    """The chunks before the first seam, those up to the next, and so on; each to be used up before the next. A chunk that lies across is cut."""
+    waiting: list[Chunk] = []
+    position = 0
+
+    def until(end: float) -> Iterator[Chunk]:
+        nonlocal position
+        while position < end and (chunk := waiting.pop() if waiting else next(clip, None)) is not None:
+            inside = int(min(len(chunk), end - position))
+            if inside < len(chunk):
+                waiting.append(chunk[inside:])
+            position += inside
+            yield chunk[:inside]
+
+    return (until(end) for end in (*seams, math.inf))
 
 
 def gathered(clip: Iterator[torch.Tensor], count: int) -> torch.Tensor:

@@ -109,7 +109,7 @@ def checked_video(video: Input.Video, classifier: str, threshold: float, action:
     check_picture_settings(classifier, threshold, override)
     source, folder = stream_of(video), folder_of(FOLDER, classifier, needs_tokenizer=False)
     check = Check(threshold, action, every, report_to)
-    return following(video, replace(source, pull=lambda: checked(source.pull(), PictureClassifier(folder, override), check)))
+    return following(video, replace(source, pull=lambda: checked(source.pull(), PictureClassifier(folder, override), check, source.seams)))
 
 
 class PictureClassifier:

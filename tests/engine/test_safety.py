@@ -83,6 +83,26 @@ def test_frames_between_a_safe_and_an_unsafe_look_are_blurred():
     assert torch.equal(seen[:8], truth[:8])
 
 
+def test_the_verdict_on_a_video_of_a_batch_says_nothing_about_the_next():
+    """Two videos that look alike, so that no scene changes between them: the first ends unsafe, the second is not."""
+    ramp = torch.linspace(0.4, 0.6, 12)
+    frames = torch.zeros(24, SIZE, SIZE, 3)
+    frames[..., 1] = torch.rand(SIZE, SIZE) * 0.2
+    frames[:12, ..., 0] = ramp[:, None, None]
+    frames[12:, ..., 0] = 0.45
+    seen = [torch.cat(list(checked(frames.split(5), red_is_unsafe, Check(0.5, BLUR), seams))) for seams in ((), (12,))]
+    changed = [[index for index in range(24) if not torch.equal(out[index], frames[index])] for out in seen]
+    assert changed[1] == changed[0][: len(changed[1])] == list(range(changed[0][0], 12))
+    assert len(changed[0]) > len(changed[1])
+
+
+def test_a_batch_that_is_stopped_says_which_of_its_videos_are_not_written():
+    with pytest.raises(UnsafeContent, match=r"frame 20 is unsafe.*Of video 2 of 3 and of those after it nothing was written"):
+        list(checked(clip(range(20, 22)), red_is_unsafe, Check(0.5), seams=(10, 30)))
+    with pytest.raises(UnsafeContent, match=r"frame 3 is unsafe.*\. Nothing was written"):
+        list(checked(clip(range(3, 5)), red_is_unsafe, Check(0.5), seams=(10, 30)))
+
+
 def test_at_most_the_frames_between_two_looks_are_held():
     pulled = []
 

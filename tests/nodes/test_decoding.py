@@ -67,6 +67,19 @@ def test_a_batch_becomes_one_clip_after_the_other(float64: None, pack: ModuleTyp
     torch.testing.assert_close(pulled(pack, exact_vae, batch), core_decoded(exact_vae, batch).reshape(-1, 48, 80, 3), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("asked", [5, 2])
+def test_a_batch_knows_its_videos(float64: None, pack: ModuleType, exact_vae: Any, asked: int) -> None:
+    """Each clip is what its latent alone decodes to, of one pull, and core's nodes get all frames in order."""
+    batch = torch.randn(3, 16, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    video = pack.nodes.host.video.decoding.decode({"samples": batch, "wan22_num_frames": asked}, exact_vae, 16)
+    alone = [pulled(pack, exact_vae, latent, wan22_num_frames=asked) for latent in batch.split(1)]
+    assert video.stream.lengths == (asked,) * 3
+    for clip, expected in zip(video.stream.clips(), alone, strict=True):
+        torch.testing.assert_close(torch.cat(list(clip.pull())), expected, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(video.get_components().images, torch.cat(alone), atol=TOLERANCE, rtol=0)
+    assert video.as_trimmed(0, (asked + 1) / 16).stream.lengths == (asked, 1)
+
+
 def test_it_can_be_pulled_again_and_by_two_at_once(pack: ModuleType, vae: Any) -> None:
     stream = pack.nodes.host.video.decoding.decode({"samples": LATENT}, vae, 16).stream
     side_by_side = [torch.cat(both) for both in zip(*zip(stream.pull(), stream.pull(), strict=True), strict=True)]

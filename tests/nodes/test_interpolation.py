@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -63,6 +64,25 @@ def test_frames_rate_and_sound(host: Any, rife: Any, scene: Any, new_frames: int
     assert components.images.shape == (count, 96, 128, 3)
     assert torch.equal(components.images[:: new_frames + 1], given.images)
     assert torch.equal(components.audio["waveform"], given.audio["waveform"])
+
+
+@pytest.mark.parametrize("scene_cut", [0.0, 0.5])
+@pytest.mark.parametrize("lengths", [(2, 3), (1, 1, 3), (4,)])
+def test_videos_of_a_batch_are_interpolated_each_for_itself(host: Any, rife: Any, pack: ModuleType, lengths: tuple[int, ...],
+                                                            scene_cut: float) -> None:
+    """They are parts of one scene, so that nothing in the pictures tells where the seam is."""
+    frames = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.frames")
+    scene = clips.clip("bikes.mp4", 2, sum(lengths))[:, :96, :128].contiguous()
+    seams = tuple(itertools.accumulate(lengths[:-1]))
+
+    def interpolated(images: torch.Tensor, seams: tuple[int, ...]) -> Any:
+        stream = frames.FrameStream(128, 96, len(images), Fraction(8), lambda: frames.chunks(images, 3), seams=seams)
+        return host.interpolated(pack.nodes.host.video.lazy.LazyVideo(stream), rife, 2, True, scene_cut)
+
+    batch = interpolated(scene, seams)
+    alone = [interpolated(part, ()).get_components().images for part in scene.split(list(lengths))]
+    assert batch.stream.lengths == tuple(len(images) for images in alone)
+    assert torch.equal(batch.get_components().images, torch.cat(alone))
 
 
 def test_new_frames_lie_between_their_neighbours(host: Any, rife: Any, pack: ModuleType) -> None:

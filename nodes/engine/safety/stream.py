@@ -67,21 +67,21 @@ class Check:
             raise ValueError(f"every is {self.every}; it must be 1 or more frames.")
 
 
-def checked(clip: Iterator[torch.Tensor], look_at: Look, check: Check) -> Iterator[torch.Tensor]:
+def checked(clip: Iterator[torch.Tensor], look_at: Look, check: Check, seams: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
     """The chunks (T, H, W, 3) of `clip` in 0..1, frame by frame; unsafe parts blurred, or UnsafeContent raised.
 
     `look_at` gives the verdict on one frame in 8 bit. ValueError where OpenCV is missing.
 
     Frames between two looks are unsafe when either look was; they are held until the second one, so at most `every` of them. The last frame of a
-    scene is looked at as well as its first.
+    scene is looked at as well as its first; at each of the `seams` of a batch another scene begins.
     """
-    look = _Looks(look_at, check)
+    look = _Looks(look_at, check, seams)
     held: list[torch.Tensor] = []
     before: Picture | None = None
     for index, frame in enumerate(_frames(clip)):
         picture = _picture(frame)
         thumbnail = _thumbnail(picture)
-        if before is None or _is_new_scene(before, thumbnail):
+        if before is None or index in seams or _is_new_scene(before, thumbnail):
             if held:
                 yield from look.passed(held, _picture(held[-1]), index - 1)
             look.at(picture, index)
@@ -98,8 +98,9 @@ def checked(clip: Iterator[torch.Tensor], look_at: Look, check: Check) -> Iterat
 class _Looks:
     """The looks at one clip: what they found so far, and whether the last one was unsafe."""
 
-    def __init__(self, look_at: Look, check: Check) -> None:
-        self.look_at, self.check, self.report, self.unsafe, self.last = look_at, check, Report(), False, -1
+    def __init__(self, look_at: Look, check: Check, seams: tuple[int, ...]) -> None:
+        self.look_at, self.check, self.seams = look_at, check, seams
+        self.report, self.unsafe, self.last = Report(), False, -1
 
     def at(self, picture: Picture, index: int) -> None:
         """Look at a frame, unless it was the last one looked at."""
@@ -111,8 +112,12 @@ class _Looks:
         self.check.report_to(self.report)
         self.unsafe = verdict.unsafe >= self.check.threshold
         if self.unsafe and self.check.action == STOP:
-            raise UnsafeContent(f"frame {index} is {verdict}, the threshold is {self.check.threshold:g}. Nothing was written. "
+            raise UnsafeContent(f"frame {index} is {verdict}, the threshold is {self.check.threshold:g}. {self._unwritten(index)} "
                                 "Change the prompt or the seed, or raise the threshold if the check is wrong.")
+
+    def _unwritten(self, index: int) -> str:
+        whole = sum(seam <= index for seam in self.seams)  # videos of a batch that passed before
+        return f"Of video {whole + 1} of {len(self.seams) + 1} and of those after it nothing was written." if whole else "Nothing was written."
 
     def passed(self, held: list[torch.Tensor], picture: Picture, index: int) -> Iterator[torch.Tensor]:
         """The frames since the last look, once another frame was looked at."""

@@ -32,7 +32,7 @@ class DecodingFailed(RuntimeError):
 
 
 def decode(latent: Latent, vae: comfy.sd.VAE, frames_per_second: int) -> LazyVideo:
-    """VIDEO with exactly the frames that were asked for; a batch of latents becomes one clip after the other.
+    """VIDEO with exactly the frames that were asked for; of a batch of latents one clip after the other, with a seam between them.
 
     ValueError for a latent or a VAE that does not fit.
     """
@@ -44,7 +44,7 @@ def decode(latent: Latent, vae: comfy.sd.VAE, frames_per_second: int) -> LazyVid
     frames, (batch, _, _, height, width) = frame_count(latent), samples.shape
     keep_latent = partial(kept_latent, samples)
     stream = FrameStream(width * LATENT_STRIDE, height * LATENT_STRIDE, batch * frames, Fraction(frames_per_second),
-                         lambda: _decoded_clips(vae, samples, frames, keep_latent))
+                         lambda: _decoded_clips(vae, samples, frames, keep_latent), seams=tuple(range(frames, batch * frames, frames)))
     return LazyVideo(stream, keep_latent, latent.get(PROMPT, ""))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,9 @@ def interpolated(video: Input.Video, interpolator: "Model | None", new_frames: i
     source = stream_of(video)
     ours = isinstance(interpolator.model, tuple(family.network for family in FAMILIES))
     model = interpolator if ours else _patcher(interpolator.model.state_dict())
-    stream = replace(source, count=total_frames(source.count, new_frames), rate=source.rate * (new_frames + 1) if adjust_rate else source.rate,
-                     pull=lambda: _pulled(source, model, new_frames, scene_cut))
+    *seams, count = accumulate(total_frames(length, new_frames) for length in source.lengths)
+    stream = replace(source, count=count, rate=source.rate * (new_frames + 1) if adjust_rate else source.rate,
+                     pull=lambda: _pulled(source, model, new_frames, scene_cut), seams=tuple(seams))
     return following(video, stream)
 
 
@@ -98,7 +100,8 @@ def _patcher(weights: dict[str, torch.Tensor]) -> Model:
 def _pulled(source: FrameStream, model: Model, new_frames: int, scene_cut: float) -> Iterator[torch.Tensor]:
     network = ManagedNetwork(model, source)
     engine = Interpolator(network, model.load_device, network.dtype, network.moments_that_fit(new_frames), is_out_of_memory)
-    return interpolate(source.pull(), new_frames, engine, scene_cut or None, _stop_if_interrupted)
+    for clip in source.clips():  # nothing is put between two videos of a batch
+        yield from interpolate(clip.pull(), new_frames, engine, scene_cut or None, _stop_if_interrupted)
 
 
 class ManagedNetwork:
