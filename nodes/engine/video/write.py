@@ -24,6 +24,7 @@ BT709 = 1  # ISO/IEC 23091-2: primaries, transfer and matrix all have code 1
 QUEUED_CHUNKS = 2
 STALE_SECONDS = 24 * 3600
 EVERY_CODEC_HAS_RATE = 48000
+X265_DELAY, NO_B_FRAMES = 2, {"bf": "0"}  # frames: of a clip that is no longer, libx265 makes up the decoding times, which MP4 refuses
 QUIET_SVT_AV1 = ("SVT_LOG", "1")  # its only switch: errors, no banner
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 Levels = np.ndarray  # (T, H, W, 3) uint8, or uint16 with white at 255 * 256
@@ -109,7 +110,8 @@ class VideoTrack:
         self.container, self.rate, self.pixel_format, self.count = container, stream.rate, video.pixel_format, 0
         self.width, self.height = stream.width // 2 * 2, stream.height // 2 * 2
         os.environ.setdefault(*QUIET_SVT_AV1)
-        track = container.add_stream(video.encoder.encoder, rate=stream.rate, options=video.encoder_options)
+        options = {**video.encoder_options, **(NO_B_FRAMES if stream.count <= X265_DELAY else {})}
+        track = container.add_stream(video.encoder.encoder, rate=stream.rate, options=options)
         assert isinstance(track, av.VideoStream)
         self.track = track
         self.track.width, self.track.height, self.track.pix_fmt = self.width, self.height, video.pixel_format
