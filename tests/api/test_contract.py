@@ -199,7 +199,8 @@ def test_the_engine_offers_what_the_endpoint_does() -> None:
     for name, offered in (("resolution", RESOLUTIONS), ("aspect_ratio", ASPECT_RATIOS), ("acceleration", ACCELERATIONS), ("video_quality", QUALITIES),
                           ("video_write_mode", WRITE_MODES), ("interpolator_model", interpolators)):
         assert set(hosted.CHOICES[name].values) <= set(offered)
-    assert (hosted.NUMBERS["num_frames"].low, hosted.NUMBERS["num_frames"].high) == (MIN_FRAMES, MAX_FRAMES)
+    assert hosted.NUMBERS["num_frames"].low >= MIN_FRAMES
+    assert hosted.NUMBERS["num_frames"].high == MAX_FRAMES
 
 
 def malformed(draw: random.Random) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import tiny_weights
 import videos
 from comfyui import PACK_FOLDER
 
@@ -72,6 +73,24 @@ def test_backwards_turns_pictures_and_sound_and_leaves_no_spool(pack: ModuleType
     first, last = loudness(backwards.path)
     assert first > 3 * last
     assert list((folders / "temp").iterdir()) == []
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1", "vp9", "prores"])
+def test_a_picture_is_a_video_of_one_frame(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, codec: str) -> None:
+    """From a stream of one frame through the interpolator to the file, and from there to core's nodes and to ours."""
+    if codec not in formats.available_codecs():
+        pytest.skip(f"this PyAV has no {codec}")
+    frame = torch.full((1, 96, 128, 3), 0.4)
+    picture = pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, width=128, height=96, count=1, pull=lambda: iter([frame]), audio=None))
+    interpolation = pack.nodes.host.video.interpolation
+    made = interpolation.interpolated(picture, interpolation.load_interpolator(tiny_weights.RIFE), 2, False, 0.5)
+    for reverse in (False, True):
+        saved = pack.nodes.host.video.saving.save(made, "picture", formats.VideoFormat("maximum", "fast", codec), reverse, {})
+        assert videos.facts(saved.path).frames == 1
+        assert pack.nodes.host.video.lazy.stream_of(saved.video).count == 1
+        for video in (made, saved.video):
+            torch.testing.assert_close(video.get_components().images.float(), frame, atol=0.02, rtol=0)
+            assert video.get_frame_rate() == 10
 
 
 def test_core_can_go_on_with_what_was_saved(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any) -> None:

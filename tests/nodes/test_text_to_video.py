@@ -31,7 +31,7 @@ def forget(server: ComfyUI) -> None:
     server.free()
 
 
-@pytest.mark.parametrize("num_frames", [17, 18, 80, 81])
+@pytest.mark.parametrize("num_frames", [1, 2, 17, 18, 80, 81])
 def test_every_number_of_frames_is_honoured(server: ComfyUI, small_prompt: Build, num_frames: int) -> None:
     facts = videos.facts(make_video(server, small_prompt(num_frames=num_frames, frames_per_second=24)))
     assert facts == videos.VideoFacts(num_frames, 32, 32, Fraction(24), "h264", "yuv420p")

@@ -2,18 +2,22 @@
 
 from dataclasses import dataclass
 
-from ..choices import check_choice, check_range, choose
+from ..choices import check_range, choose
 
 MULTIPLE = 16  # VAE stride 8 times patch size 2
 LATENT_STRIDE = 8
-MIN_FRAMES, MAX_FRAMES = 17, 161
+MIN_FRAMES, MAX_FRAMES = 1, 161  # one is a picture
 MAX_SIDE = 4096
 CUSTOM = "custom"
 
+# Width and height in pixels, of about one area per resolution, as in training; those of Alibaba's own service where it has them.
 LANDSCAPE = {"480p": (832, 480), "580p": (1024, 576), "720p": (1280, 720)}
-SQUARE = {"480p": 480, "580p": 576, "720p": 720}
+SQUARE = {"480p": (624, 624), "580p": (768, 768), "720p": (960, 960)}
+CLASSIC = {"480p": (736, 560), "580p": (896, 672), "720p": (1088, 832)}
+SHAPES = {"16:9": LANDSCAPE, "9:16": LANDSCAPE, "1:1": SQUARE, "4:3": CLASSIC, "3:4": CLASSIC}
+TALL = {"9:16", "3:4"}
 RESOLUTIONS = (*LANDSCAPE, CUSTOM)
-ASPECT_RATIOS = ("16:9", "9:16", "1:1")
+ASPECT_RATIOS = tuple(SHAPES)
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,11 @@ class Size:
 
 def video_size(resolution: str, aspect_ratio: str, width: int, height: int) -> Size:
     """The size of a named resolution, or `width` x `height` when `resolution` is "custom"; ValueError for what is not in the tables."""
-    check_choice("aspect_ratio", aspect_ratio, ASPECT_RATIOS)
+    shape = choose("aspect_ratio", aspect_ratio, SHAPES)
     if resolution == CUSTOM:
         return Size(width, height)
-    long_side, short_side = choose("resolution", resolution, LANDSCAPE)
-    match aspect_ratio:
-        case "16:9":
-            return Size(long_side, short_side)
-        case "9:16":
-            return Size(short_side, long_side)
-        case _:
-            return Size(SQUARE[resolution], SQUARE[resolution])
+    long_side, short_side = choose("resolution", resolution, shape)
+    return Size(short_side, long_side) if aspect_ratio in TALL else Size(long_side, short_side)
 
 
 def latent_frames(num_frames: int) -> int:

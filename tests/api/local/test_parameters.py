@@ -97,7 +97,7 @@ ROWS: list[tuple[str, Any, dict[str, Any], Law]] = [
     ("num_frames", 21, {}, frames(21)),
     ("frames_per_second", 24, {}, rate(24)),
     ("seed", 2, {}, pictures),
-    ("resolution", "580p", {}, size(576, 576)),
+    ("resolution", "580p", {}, size(768, 768)),
     ("aspect_ratio", "9:16", {}, size(480, 832)),
     ("num_inference_steps", 3, {}, pictures),
     ("acceleration", "none", {"num_inference_steps": 10}, pictures),

@@ -8,7 +8,7 @@ import torch
 from comfy.ldm.wan import model, vae
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
-STRIDE = 32  # of the tokens that are attended to
+STRIDE = 128  # of the tokens that are attended to
 
 
 def enlarge(decoder: torch.nn.Module, latent: torch.Tensor, feat_cache: list[Any], feat_idx: object = None, **_: object) -> torch.Tensor:
