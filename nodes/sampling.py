@@ -72,7 +72,7 @@ class Wan22Sampler(io.ComfyNode):
                         "and the solver's history crosses the switch.",
             inputs=[
                 *experts_and_prompts(),
-                io.Latent.Input("latent_image", tooltip="From Wan 2.2 Empty Latent."),
+                io.Latent.Input("latent_image", tooltip="From Wan 2.2 Empty Latent, or from core's nodes for empty latents."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                              tooltip="The same seed and settings give the same video."),
                 steps_input(), *guidance_scales(), shift_input(), solver_input(), acceleration_input(), boundary_input(), denoise_input(),

@@ -180,6 +180,27 @@ def test_latents_keep_what_travels_with_them_and_lose_the_hints_of_newer_cores(p
     assert torch.equal(latent["samples"], torch.zeros(SHAPE))
 
 
+def core_picture(node: str, batch: int) -> dict[str, Any]:
+    """The empty latent of 40x24 pixels that a node of core makes for pictures."""
+    if node == "EmptyLatentImage":
+        return importlib.import_module("nodes").EmptyLatentImage().generate(40, 24, batch)[0]
+    return importlib.import_module("comfy_extras.nodes_sd3").EmptySD3LatentImage.execute(40, 24, batch).result[0]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("node", ["EmptyLatentImage", "EmptySD3LatentImage"])
+def test_what_core_makes_for_pictures_is_a_video_of_one_frame(exact_sample: Sample, node: str, batch: int) -> None:
+    """As KSampler takes it: the same as Wan's own zeros."""
+    settings = "unipc", 4, 5.0, (3.5, 4.0), 0.875
+    ours = exact_sample.latent({"samples": torch.zeros(batch, 16, 1, 3, 5)}, *settings)
+    assert torch.equal(exact_sample.latent(core_picture(node, batch), *settings), ours)
+
+
+def test_a_picture_of_another_model_that_holds_something_is_refused(sample: Sample) -> None:
+    with pytest.raises(ValueError, match=r"latent_image has shape \(1, 4, 1, 4, 6\).*Wan 2.2 Empty Latent"):
+        sample.latent({"samples": torch.ones(1, 4, 4, 6)}, "unipc", 4, 5.0, (1.0, 1.0), 0.875)
+
+
 def fingerprint(value: Any) -> Any:
     """A nested structure with tensors and functions by identity, for telling whether anything was changed."""
     if isinstance(value, dict):

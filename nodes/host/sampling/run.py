@@ -17,7 +17,7 @@ from ...engine.sampling.schedules import TRAIN_TIMESTEPS
 from ...engine.sampling.solvers import Solver, solver_named
 from ..models.lora import missing_halves
 from ..models.memory import Model
-from ..video.latents import Latent
+from ..video.latents import Latent, as_sampled
 from .guider import ExpertPairGuider
 
 
@@ -81,8 +81,11 @@ def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: fl
 
 
 def sample(experts: ExpertPairGuider, latent: Latent, seed: int, schedule: Schedule) -> tuple[Latent, StepPlan]:
-    """Sample one latent (B, 16, T, H/8, W/8) across both experts, and the plan of the run; ValueError for a latent that does not fit."""
-    sampler, sigmas, samples = solver(schedule.solver), schedule.sigmas(), latent["samples"]
+    """Sample one latent (B, 16, T, H/8, W/8) across both experts, and the plan of the run; ValueError for a latent that does not fit.
+
+    Zeros that core's nodes for empty pictures make are widened as KSampler does.
+    """
+    sampler, sigmas, samples = solver(schedule.solver), schedule.sigmas(), as_sampled(experts.model_patcher, latent)
     plan = experts.plan(sampler, sigmas)
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     sampled = experts.follow(plan, noise, samples, sampler, sigmas, latent.get("noise_mask"),

@@ -1,12 +1,15 @@
 """LATENT as ComfyUI passes it: a dictionary with "samples" (B, 16, T, H/8, W/8) and what travels beside it."""
 
+from inspect import signature
 from typing import Any
 
 import comfy.model_management
+import comfy.sample
 import torch
 
 from ...engine.checkpoints import T2V_CHANNELS
 from ...engine.video.sizes import LATENT_STRIDE, Size, decoded_frames, latent_frames
+from ..models.memory import Model
 
 Latent = dict[str, Any]
 Conditioning = list[tuple[Any, dict[str, Any]]]
@@ -21,6 +24,20 @@ def check_latent(slot: str, samples: torch.Tensor, shape_cure: str, value_cure: 
                          f"{shape_cure}")
     if not torch.isfinite(samples).all():
         raise ValueError(f"{slot} holds NaN or infinite values. {value_cure}")
+
+
+def as_sampled(model: Model, latent: Latent) -> torch.Tensor:
+    """The samples as KSampler takes them: a picture (B, C, H, W) becomes a video of one frame, and zeros of another model get Wan's channels.
+
+    Zeros with more channels stay: one of their places covers another number of pixels than Wan's.
+    """
+    samples: torch.Tensor = latent["samples"]
+    if samples.shape[1] > T2V_CHANNELS:
+        return samples
+    widen = comfy.sample.fix_empty_latent_channels
+    hints = {name: latent[name] for name in signature(widen).parameters if name in latent}  # of newer versions: pixels per place
+    widened: torch.Tensor = widen(model, samples, **hints)
+    return widened
 
 
 def empty(size: Size, num_frames: int) -> Latent:
