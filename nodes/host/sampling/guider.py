@@ -16,7 +16,6 @@ from ...engine.checkpoints import T2V_CHANNELS
 from ...engine.choices import check_range
 from ...engine.log import log
 from ...engine.sampling.experts import Guidance, StepPlan, is_high_noise
-from ...engine.sampling.schedules import TRAIN_TIMESTEPS
 from ..messages import show_now
 from ..models.memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
 from ..video.latents import check_latent
@@ -166,8 +165,8 @@ class Run:
             with on_device(self.device):
                 make_room_for(self._needed_models(), self.noise.shape, self.high.conds)
                 self._activate(sigmas[0])
-                self.network_sigmas = {"transformer_options": {"sample_sigmas": network_sigmas(self.plan, sigmas)}}
-                self.sampler_options = comfy.patcher_extension.merge_nested_dicts(self.model_options, self.network_sigmas)
+                self.published = {"transformer_options": {"sample_sigmas": sigmas}}
+                self.sampler_options = comfy.patcher_extension.merge_nested_dicts(self.model_options, self.published)
                 extra_args = {"model_options": self.sampler_options, "seed": seed}
                 samples = sample.execute(self, sigmas, extra_args, callback, self.noise, self.latent_image, self.denoise_mask, disable_pbar)
                 return self.inner_model.process_latent_out(samples.to(torch.float32))
@@ -204,7 +203,7 @@ class Run:
     def _options_for(self, expert: Expert, sent: dict[str, Any]) -> dict[str, Any]:
         """The expert's own options, and what the sampler added to those it was given."""
         merge = comfy.patcher_extension.merge_nested_dicts
-        return merge(merge(expert.model_options, self.network_sigmas), added_options(self.sampler_options, sent))
+        return merge(merge(expert.model_options, self.published), added_options(self.sampler_options, sent))
 
     def _give_up_acceleration(self, expert: Expert) -> None:
         log.warning("out of memory: acceleration is off for the rest of this run, its residuals are freed")
@@ -257,11 +256,6 @@ class Run:
     def _needed_models(self) -> list[Model]:
         used = {step.high for step in self.plan.steps}
         return [expert.model_patcher for expert, high in ((self.high, True), (self.low, False)) if high in used]
-
-
-def network_sigmas(plan: StepPlan, sigmas: torch.Tensor) -> torch.Tensor:
-    """The noise levels as the network gets them, whole timesteps for the official solvers: context windows look the current one up."""
-    return sigmas.new_tensor([*(step.timestep / TRAIN_TIMESTEPS for step in plan.steps), float(sigmas[-1])], dtype=torch.float32)
 
 
 def show_expert_at_work(plan: StepPlan, high: bool) -> None:

@@ -32,6 +32,7 @@ class FlowSampler(comfy.samplers.Sampler):
                latent_image: torch.Tensor | None = None, denoise_mask: torch.Tensor | None = None, disable_pbar: bool = False) -> torch.Tensor:
         levels = [float(sigma) for sigma in sigmas]
         model = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
+        extra_args = {**extra_args, "model_options": with_levels(extra_args.get("model_options", {}), noise.new_tensor(self.network_levels(levels)))}
         model.latent_image, model.noise = latent_image, noise
 
         def predict(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -49,6 +50,15 @@ class FlowSampler(comfy.samplers.Sampler):
         x = self.solver.solve(predict, x, levels, report)
         return model_wrap.inner_model.model_sampling.inverse_noise_scaling(sigmas[-1], x)
 
+
+    def network_levels(self, levels: list[float]) -> list[float]:
+        """The noise levels that the network is told, whole timesteps for the official solvers, and the last one, at which nothing is computed."""
+        return [*(self.solver.timestep(level) / TRAIN_TIMESTEPS for level in levels[:-1]), levels[-1]]
+
+
+def with_levels(options: dict[str, Any], levels: torch.Tensor) -> dict[str, Any]:
+    """A copy of model options that publishes these noise levels of the run: context windows look the current step up in them."""
+    return {**options, "transformer_options": {**options.get("transformer_options", {}), "sample_sigmas": levels}}
 
 def solver(name: str) -> FlowSampler:
     return FlowSampler(solver_named(name))
