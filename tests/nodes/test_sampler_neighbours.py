@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sampling_runs import SHAPE, noise
+from sampling_runs import SHAPE, Sample, noise
 
 SETTINGS = 5.0, (3.5, 4.0), 0.875  # shift, guidance, boundary
 
@@ -95,3 +95,42 @@ def test_uniform_context_windows_move_with_the_steps(pack: ModuleType, request: 
         request.getfixturevalue(kind)().sample(torch.randn(shape), torch.zeros(shape), pack.nodes.host.sampling.run.solver("unipc"),
                                                sigmas(pack, "unipc", 5))
     assert steps == list(range(5))
+
+
+# --- a latent that still holds noise ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("split", [1, 3])
+def test_a_latent_goes_on_with_the_noise_it_holds(pack: ModuleType, guider: Any, solver: str, split: int) -> None:
+    """DisableNoise from any step on: for Euler, which has no history, two halves are the whole run."""
+    levels, sampler = sigmas(pack, solver, 6), pack.nodes.host.sampling.run.solver(solver)
+    whole = guider().sample(noise(), torch.zeros(SHAPE), sampler, levels)
+    first = guider().sample(noise(), torch.zeros(SHAPE), sampler, levels[: split + 1])
+    second = guider().sample(torch.zeros(SHAPE), first, sampler, levels[split:])
+    assert (second - whole).norm() / whole.norm() < (1e-4 if solver == "euler" else 0.2)
+
+
+def test_without_new_noise_the_first_step_starts_from_the_latent(pack: ModuleType, guider: Any) -> None:
+    """Also at the level at which the official solvers otherwise start from pure noise."""
+    levels, sampler = sigmas(pack, "unipc", 4), pack.nodes.host.sampling.run.solver("unipc")
+    latents = [scale * torch.ones(SHAPE) for scale in (1e3, 2e3)]
+    results = [guider().sample(torch.zeros(SHAPE), latent, sampler, levels) for latent in latents]
+    assert not torch.allclose(*results, rtol=1e-3)
+
+
+@pytest.mark.parametrize("end", [1, 2, 3, 4])
+@pytest.mark.parametrize("denoise", [0.5, 1.0])
+def test_new_noise_on_a_latent_that_holds_noise_is_refused(experts: tuple[Any, Any], sample: Sample, end: int, denoise: float) -> None:
+    """As core's KSamplerAdvanced returns it after an expert that knows the video, a wave; without leftover noise it is taken."""
+    core, wave = importlib.import_module("nodes").KSamplerAdvanced(), torch.linspace(0, 6, 16 * 3 * 8 * 12).sin().view(1, 16, 3, 8, 12) * 1.4
+
+    def sampled(leftover: str) -> dict[str, Any]:
+        return core.sample(experts[0], "enable", 1, 6, 1.0, "euler", "simple", *sample.conditioning, {"samples": torch.zeros_like(wave)},
+                           0, end, leftover)[0]
+
+    with replacing(experts[0], model_function_wrapper=lambda apply_model, args: wave.expand_as(args["input"])):
+        noisy, finished = sampled("enable"), sampled("disable")
+    assert sample.latent(finished, "unipc", 4, *SETTINGS, denoise=denoise).isfinite().all()
+    with pytest.raises(ValueError, match=r"latent_image still holds noise, \d+\.\d times.*; 1\.5 is the most.*to disable.*DisableNoise"):
+        sample.latent(noisy, "unipc", 4, *SETTINGS, denoise=denoise)

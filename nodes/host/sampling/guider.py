@@ -16,6 +16,7 @@ from ...engine.checkpoints import T2V_CHANNELS
 from ...engine.choices import check_range
 from ...engine.log import log
 from ...engine.sampling.experts import Guidance, StepPlan, is_high_noise
+from ...engine.sampling.noise import MOST_LEFTOVER, white_noise
 from ..messages import show_now
 from ..models.memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
 from ..video.latents import check_latent
@@ -133,8 +134,16 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
         if plan.needs_negative() and not self.negative:
             raise ValueError(f"negative is not connected, but guidance is {self.guidance.high} / {self.guidance.low}. "
                              "Connect Wan 2.2 Text Encode's negative, or set both guidance scales to 1.")
+        self._check_noise(noise, latent_image)
         run = Run(self, plan, seed)
         return run.high.sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+
+    def _check_noise(self, noise: torch.Tensor, latent_image: torch.Tensor) -> None:
+        leftover = white_noise(self.high.model.process_latent_in(latent_image)) if noise.any() else 0.0
+        if leftover > MOST_LEFTOVER:
+            raise ValueError(f"latent_image still holds noise, {leftover:.1f} times the spread of a finished video; {MOST_LEFTOVER} is the most. "
+                             "New noise on top would undo the steps that made it. Set return_with_leftover_noise to disable before it, or go on from "
+                             "it with Wan 2.2 Guider on SamplerCustomAdvanced, DisableNoise and the rest of the sigmas.")
 
 
 class Run:

@@ -45,7 +45,7 @@ class FlowSampler(comfy.samplers.Sampler):
                 callback(step, x0, x, len(levels) - 1)
 
         x = noise
-        if not self.solver.starts_from_noise(levels[0]):
+        if not self.solver.starts_from_noise(levels[0]) or not noise.any():  # without new noise, the latent goes on with its own
             x = model_wrap.inner_model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
         x = self.solver.solve(predict, x, levels, report)
         return model_wrap.inner_model.model_sampling.inverse_noise_scaling(sigmas[-1], x)
