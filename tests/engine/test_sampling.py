@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,3 +143,10 @@ def test_the_network_is_called_once_per_step_and_every_step_is_reported(name: st
     SOLVERS[name].solve(predict, torch.zeros(1), sigmas, lambda step, x0, x: reports.append(step))
     assert calls == sigmas[:-1]
     assert reports == list(range(9))
+
+
+def test_a_plan_that_computes_all_keeps_what_was_said_of_it() -> None:
+    skipping = replace(plan(acceleration="regular"), remark="one half is missing")
+    computed = skipping.computed("another cache is on")
+    assert skipping.skips and not computed.skips
+    assert computed.describe().endswith("; one half is missing; another cache is on")

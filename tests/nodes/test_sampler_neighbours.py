@@ -12,6 +12,8 @@ import torch
 from sampling_runs import SHAPE, Sample, noise
 
 SETTINGS = 5.0, (3.5, 4.0), 0.875  # shift, guidance, boundary
+CACHES = ["EasyCacheNode", "LazyCacheNode"]
+ALWAYS, NEVER, AT_ONCE = (3.0, 0.0, 1.0), (0.0, 0.15, 0.95), (3.0, 1.0, 1.0)  # threshold, start and end of a cache of core's
 
 
 @pytest.fixture
@@ -134,3 +136,84 @@ def test_new_noise_on_a_latent_that_holds_noise_is_refused(experts: tuple[Any, A
     assert sample.latent(finished, "unipc", 4, *SETTINGS, denoise=denoise).isfinite().all()
     with pytest.raises(ValueError, match=r"latent_image still holds noise, \d+\.\d times.*; 1\.5 is the most.*to disable.*DisableNoise"):
         sample.latent(noisy, "unipc", 4, *SETTINGS, denoise=denoise)
+
+
+# --- core's caches ---------------------------------------------------------------------------------------------------------------
+
+
+def cached(node: str, expert: Any, threshold: float, start: float, end: float) -> Any:
+    return getattr(importlib.import_module("comfy_extras.nodes_easycache"), node).execute(expert, threshold, start, end, False).result[0]
+
+
+@contextlib.contextmanager
+def counted(*experts: Any) -> Iterator[list[int]]:
+    """Notes each run of an expert's first block."""
+    runs: list[int] = []
+    hooks = [expert.model.diffusion_model.blocks[0].register_forward_hook(lambda *_: runs.append(1)) for expert in experts]
+    try:
+        yield runs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("off", [NEVER, AT_ONCE])
+@pytest.mark.parametrize("node", CACHES)
+def test_a_cache_of_cores_that_skips_nothing_changes_no_bit(pack: ModuleType, guider: Any, experts: tuple[Any, Any], node: str,
+                                                            off: tuple[float, float, float]) -> None:
+    run = torch.zeros(SHAPE), pack.nodes.host.sampling.run.solver("unipc"), sigmas(pack, "unipc", 8)
+    plain = guider().sample(noise(), *run)
+    assert torch.equal(guider(*(cached(node, expert, *off) for expert in experts)).sample(noise(), *run), plain)
+
+
+@pytest.mark.parametrize("node", CACHES)
+def test_a_cache_of_cores_skips_in_our_run_what_it_skips_in_cores(pack: ModuleType, guider: Any, core_guider: Any, experts: tuple[Any, Any],
+                                                                  node: str) -> None:
+    """Steps of the high-noise expert alone, so that one of core's guiders can run them."""
+    levels, sampler = sigmas(pack, "euler", 24)[:12], pack.nodes.host.sampling.run.solver("euler")
+    results, runs = [], []
+    for make in (core_guider, guider):
+        with counted(experts[0]) as each:
+            results.append(make(cached(node, experts[0], *ALWAYS)).sample(noise(), torch.zeros(SHAPE), sampler, levels))
+        runs.append(len(each))
+    assert runs[0] == runs[1] < 11
+    assert (results[0] - results[1]).norm() / results[0].norm() < 1e-4
+
+
+@pytest.mark.parametrize("side", ["high", "low", "both"])
+@pytest.mark.parametrize("node", CACHES)
+def test_our_acceleration_steps_aside_for_a_cache_of_cores(pack: ModuleType, guider: Any, experts: tuple[Any, Any], node: str, side: str) -> None:
+    """On either expert; no step is skipped by both, and none by ours after one that core's skipped."""
+    models = [cached(node, expert, *ALWAYS) if side in (name, "both") else expert for name, expert in zip(("high", "low"), experts, strict=True)]
+    run = pack.nodes.host.sampling.run.solver("unipc"), sigmas(pack, "unipc", 12)
+    ours = {acceleration: guider(*models, acceleration).sample(noise(), torch.zeros(SHAPE), *run) for acceleration in ("none", "regular")}
+    assert torch.equal(ours["none"], ours["regular"])
+    plan = guider(*models, "regular").plan(*run)
+    assert f"acceleration off: {node.removesuffix('Node')} is on an expert" in plan.describe()
+
+
+def test_a_step_is_computed_where_another_pack_skipped_the_one_it_would_reuse(pack: ModuleType, guider: Any, experts: tuple[Any, Any]) -> None:
+    """Whatever the other cache is: a residual older than the plan reckons with is not reused."""
+    run = pack.nodes.host.sampling.run.solver("unipc"), sigmas(pack, "unipc", 12)
+    skipped = [step.skipped for step in guider(acceleration="regular").plan(*run).steps]
+    target = skipped.index(True) - 1  # the other cache takes this step
+    computed: list[int] = []
+    call, last = -1, torch.zeros(0)
+
+    def other_cache(apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        nonlocal call, last
+        call += 1
+        if call != target:
+            last = apply_model(args["input"], args["timestep"], **args["c"])
+        return last
+
+    hooks = [expert.model.diffusion_model.blocks[0].register_forward_hook(lambda *_: computed.append(call)) for expert in experts]
+    with contextlib.ExitStack() as stack:
+        for expert in experts:
+            stack.enter_context(replacing(expert, model_function_wrapper=other_cache))
+        guider(acceleration="regular").sample(noise(), torch.zeros(SHAPE), *run)
+    for hook in hooks:
+        hook.remove()
+    assert call == 11
+    assert target not in computed
+    assert target + 1 in computed

@@ -1,7 +1,7 @@
 """Which expert takes which step, with which guidance, which steps are skipped, and the sentence that says so."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -89,6 +89,14 @@ class StepPlan:
 
     def _scale(self, step: Step) -> float:
         return self.guidance.high if step.high else self.guidance.low
+
+    @property
+    def skips(self) -> bool:
+        return any(step.skipped for step in self.steps)
+
+    def computed(self, remark: str) -> "StepPlan":
+        """The same steps with none skipped, for the reason that `remark` gives."""
+        return replace(self, steps=tuple(replace(step, skipped=False) for step in self.steps), remark="; ".join(filter(None, [self.remark, remark])))
 
     def needs_negative(self) -> bool:
         return any(self._scale(step) != 1.0 for step in self.steps)

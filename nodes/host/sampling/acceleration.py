@@ -11,10 +11,17 @@ import torch
 
 from ...engine.log import log
 from ...engine.sampling.caching import magnitude_ratio
+from ..models.memory import Model
 
 BlockPatch = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 CONDITIONAL, UNCONDITIONAL = 0, 1  # ComfyUI's cond_or_uncond
 BLOCK = "double_block"  # what comfy/ldm/wan/model.py calls its blocks
+
+
+def core_cache(model: Model) -> str:
+    """Name of core's cache on this expert that skips steps by its own lights, EasyCache or LazyCache; empty without."""
+    holder = model.model_options.get("transformer_options", {}).get("easycache")
+    return "" if holder is None else str(getattr(holder, "name", "EasyCache"))
 
 
 class BlockCache:
@@ -39,10 +46,16 @@ class BlockCache:
     def patched(self, options: dict[str, Any], skip: bool) -> dict[str, Any]:
         """A copy of the model options whose blocks fill this cache or, when `skip`, are replaced by it."""
         self.seen.clear()
+        if not skip:
+            self._begin_computed_step()
         if skip not in self.patches:
             present = options.get("transformer_options", {}).get("patches_replace", {}).get("dit", {})
             self.patches[skip] = {(BLOCK, index): self._patch(index, skip, present.get((BLOCK, index))) for index in range(self.last_block + 1)}
         return comfy.patcher_extension.merge_nested_dicts(options, {"transformer_options": {"patches_replace": {"dit": self.patches[skip]}}})
+
+    def _begin_computed_step(self) -> None:
+        """A residual is of the last step that the plan computes, or of none: where another pack's cache skips that step, none is left to reuse."""
+        self.residuals.clear()
 
     def _patch(self, index: int, skip: bool, inner: BlockPatch | None) -> BlockPatch:
         def block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +108,9 @@ class MagnitudeRecorder(BlockCache):
     def __init__(self, block_count: int) -> None:
         super().__init__(block_count)
         self.ratios: dict[int, list[float]] = {CONDITIONAL: [], UNCONDITIONAL: []}
+
+    def _begin_computed_step(self) -> None:
+        """The residuals of the step before stay, for comparison."""
 
     def _keep(self, key: Any, branch: int, residual: torch.Tensor) -> None:
         previous = self.residuals.get(key)

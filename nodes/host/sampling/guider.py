@@ -111,7 +111,7 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
         return BlockCache(len(model.model.diffusion_model.blocks))
 
     def patches_blocks(self, plan: StepPlan) -> bool:
-        return any(step.skipped for step in plan.steps)
+        return plan.skips
 
     def set_conds(self, positive: Any, negative: Any) -> None:
         self.positive, self.negative = positive, negative if negative is not None else []

@@ -18,6 +18,7 @@ from ...engine.sampling.solvers import Solver, solver_named
 from ..models.lora import missing_halves
 from ..models.memory import Model
 from ..video.latents import Latent, as_sampled
+from .acceleration import core_cache
 from .guider import ExpertPairGuider
 
 
@@ -31,8 +32,8 @@ class FlowSampler(comfy.samplers.Sampler):
     def sample(self, model_wrap: Any, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any, noise: torch.Tensor,
                latent_image: torch.Tensor | None = None, denoise_mask: torch.Tensor | None = None, disable_pbar: bool = False) -> torch.Tensor:
         levels = [float(sigma) for sigma in sigmas]
-        model = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
         extra_args = {**extra_args, "model_options": with_levels(extra_args.get("model_options", {}), noise.new_tensor(self.network_levels(levels)))}
+        model = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
         model.latent_image, model.noise = latent_image, noise
 
         def predict(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -50,7 +51,6 @@ class FlowSampler(comfy.samplers.Sampler):
         x = self.solver.solve(predict, x, levels, report)
         return model_wrap.inner_model.model_sampling.inverse_noise_scaling(sigmas[-1], x)
 
-
     def network_levels(self, levels: list[float]) -> list[float]:
         """The noise levels that the network is told, whole timesteps for the official solvers, and the last one, at which nothing is computed."""
         return [*(self.solver.timestep(level) / TRAIN_TIMESTEPS for level in levels[:-1]), levels[-1]]
@@ -59,6 +59,7 @@ class FlowSampler(comfy.samplers.Sampler):
 def with_levels(options: dict[str, Any], levels: torch.Tensor) -> dict[str, Any]:
     """A copy of model options that publishes these noise levels of the run: context windows look the current step up in them."""
     return {**options, "transformer_options": {**options.get("transformer_options", {}), "sample_sigmas": levels}}
+
 
 def solver(name: str) -> FlowSampler:
     return FlowSampler(solver_named(name))
@@ -72,6 +73,9 @@ def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guid
 
     def plan(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor) -> StepPlan:
         steps = plan_for(sampler, sigmas, boundary, guidance, acceleration, notes)
+        cache = core_cache(high) or core_cache(low)
+        if cache and steps.skips:
+            steps = steps.computed(f"acceleration off: {cache} is on an expert and skips steps by itself")
         log.info("%s", steps.describe())
         return steps
 
