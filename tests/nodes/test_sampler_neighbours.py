@@ -80,7 +80,7 @@ def test_the_levels_of_a_run_are_published_as_the_network_is_told_them(pack: Mod
 
 @pytest.mark.parametrize("kind", ["core_guider", "guider"])
 def test_uniform_context_windows_move_with_the_steps(pack: ModuleType, request: pytest.FixtureRequest, experts: tuple[Any, Any], kind: str) -> None:
-    windows = importlib.import_module("comfy.context_windows")
+    windows: Any = importlib.import_module("comfy.context_windows")
     steps: list[int] = []
 
     class Handler(windows.IndexListContextHandler):
@@ -116,9 +116,8 @@ def test_a_latent_goes_on_with_the_noise_it_holds(pack: ModuleType, guider: Any,
 def test_without_new_noise_the_first_step_starts_from_the_latent(pack: ModuleType, guider: Any) -> None:
     """Also at the level at which the official solvers otherwise start from pure noise."""
     levels, sampler = sigmas(pack, "unipc", 4), pack.nodes.host.sampling.run.solver("unipc")
-    latents = [scale * torch.ones(SHAPE) for scale in (1e3, 2e3)]
-    results = [guider().sample(torch.zeros(SHAPE), latent, sampler, levels) for latent in latents]
-    assert not torch.allclose(*results, rtol=1e-3)
+    one, other = (guider().sample(torch.zeros(SHAPE), scale * torch.ones(SHAPE), sampler, levels) for scale in (1e3, 2e3))
+    assert not torch.allclose(one, other, rtol=1e-3)
 
 
 @pytest.mark.parametrize("end", [1, 2, 3, 4])
