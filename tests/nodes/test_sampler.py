@@ -189,11 +189,11 @@ def core_picture(node: str, batch: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("node", ["EmptyLatentImage", "EmptySD3LatentImage"])
-def test_what_core_makes_for_pictures_is_a_video_of_one_frame(exact_sample: Sample, node: str, batch: int) -> None:
+def test_what_core_makes_for_pictures_is_a_video_of_one_frame(sample: Sample, node: str, batch: int) -> None:
     """As KSampler takes it: the same as Wan's own zeros."""
     settings = "unipc", 4, 5.0, (3.5, 4.0), 0.875
-    ours = exact_sample.latent({"samples": torch.zeros(batch, 16, 1, 3, 5)}, *settings)
-    assert torch.equal(exact_sample.latent(core_picture(node, batch), *settings), ours)
+    ours = sample.latent({"samples": torch.zeros(batch, 16, 1, 3, 5)}, *settings)
+    assert torch.equal(sample.latent(core_picture(node, batch), *settings), ours)
 
 
 def test_a_picture_of_another_model_that_holds_something_is_refused(sample: Sample) -> None:
