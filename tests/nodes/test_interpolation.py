@@ -100,6 +100,16 @@ def test_none_passes_through_untouched(host: Any, rife: Any, scene: Any) -> None
     assert host.interpolated(scene, rife, 0, True, 0.5) is scene
 
 
+@pytest.mark.parametrize("seams", [(), (1, 2)])
+def test_pictures_pass_through_at_their_rate(host: Any, rife: Any, pack: ModuleType, seams: tuple[int, ...]) -> None:
+    frames = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.frames")
+    images = torch.rand(len(seams) + 1, 64, 64, 3)
+    pictures = pack.nodes.host.video.lazy.LazyVideo(frames.FrameStream(64, 64, len(images), Fraction(8), lambda: frames.chunks(images), seams=seams))
+    made = host.interpolated(pictures, rife, 2, True, 0.5)
+    assert (made.get_frame_rate(), made.stream.lengths) == (8, (1,) * len(images))
+    assert torch.equal(made.get_components().images, images)
+
+
 def test_nothing_is_computed_before_a_frame_is_pulled_and_then_one_pair(host: Any, rife: Any, pack: ModuleType) -> None:
     pulled: list[int] = []
 

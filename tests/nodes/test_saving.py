@@ -83,7 +83,7 @@ def test_a_picture_is_a_video_of_one_frame(pack: ModuleType, formats: ModuleType
     frame = torch.full((1, 96, 128, 3), 0.4)
     picture = pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, width=128, height=96, count=1, pull=lambda: iter([frame]), audio=None))
     interpolation = pack.nodes.host.video.interpolation
-    made = interpolation.interpolated(picture, interpolation.load_interpolator(tiny_weights.RIFE), 2, False, 0.5)
+    made = interpolation.interpolated(picture, interpolation.load_interpolator(tiny_weights.RIFE), 2, True, 0.5)
     for reverse in (False, True):
         saved = pack.nodes.host.video.saving.save(made, "picture", formats.VideoFormat("maximum", "fast", codec), reverse, {})
         assert videos.facts(saved.path).frames == 1

@@ -74,13 +74,16 @@ def load_interpolator(name: str) -> "Model | None":
 def interpolated(video: Input.Video, interpolator: "Model | None", new_frames: int, adjust_rate: bool, scene_cut: float) -> Input.Video:
     """VIDEO with `new_frames` frames between each two, at a rate that keeps its duration or, without `adjust_rate`, in slow motion.
 
-    `interpolator` may come from core's loader as well; without one the video passes through. ValueError for a number out of range.
+    `interpolator` may come from core's loader as well; without one the video passes through, and so does a picture, or a batch of them.
+    ValueError for a number out of range.
     """
     check_range("num_interpolated_frames", new_frames, 0, MOST_NEW_FRAMES)
     check_range("scene_cut", scene_cut, 0.0, 1.0)
     if new_frames == 0 or interpolator is None:
         return video
     source = stream_of(video)
+    if set(source.lengths) == {1}:
+        return video
     ours = isinstance(interpolator.model, tuple(family.network for family in FAMILIES))
     model = interpolator if ours else _patcher(interpolator.model.state_dict())
     *seams, count = accumulate(total_frames(length, new_frames) for length in source.lengths)
