@@ -47,6 +47,7 @@ class Wan22SaveVideo(io.ComfyNode):
                 codec: str = "h264", container: str = AUTO, bit_depth: int = 8) -> io.NodeOutput:
         video_format = VideoFormat(video_quality, video_write_mode, codec, container, bit_depth)
         tags = saving.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, video)
-        saved = saving.save(video, filename_prefix, video_format, reverse_video, tags)
-        shown = ui.SavedResult(saved.path.name, saved.subfolder, io.FolderType.output)
-        return io.NodeOutput(saved.video, str(saved.path), ui={**ui.PreviewVideo([shown]).as_dict(), "prompt": [saving.prompt_of(video)]})
+        saved = saving.save_each(video, filename_prefix, video_format, reverse_video, tags)
+        shown = ui.PreviewVideo([ui.SavedResult(file.path.name, file.subfolder, io.FolderType.output) for file in saved])
+        return io.NodeOutput(saving.on_disk(video, saved), "\n".join(str(file.path) for file in saved),
+                             ui={**shown.as_dict(), "prompt": [saving.prompt_of(video)]})

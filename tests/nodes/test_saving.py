@@ -75,6 +75,64 @@ def test_backwards_turns_pictures_and_sound_and_leaves_no_spool(pack: ModuleType
     assert list((folders / "temp").iterdir()) == []
 
 
+def batch(lazy: Any, pack: ModuleType, fail_at: int = 99) -> Any:
+    """The twenty numbered frames as three videos of 5, 12 and 3, without sound."""
+    def pull() -> Iterator[torch.Tensor]:
+        for begin in range(0, 20, 4):
+            if begin >= fail_at:
+                raise RuntimeError("CUDA error")
+            yield NUMBERED[begin : begin + 4]
+
+    return pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, pull=pull, seams=(5, 17), audio=None), lazy.keep_latent, "a fox")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_each_video_of_a_batch_gets_a_file_of_its_own(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, reverse: bool) -> None:
+    """The same as if it were saved alone; backwards, each for itself. What goes on from Save is what lies on the disk."""
+    video, saving = batch(lazy, pack), pack.nodes.host.video.saving
+    saved = saving.save_each(video, "video/clip", formats.VideoFormat("maximum", "fast"), reverse, {"comment": "a fox"})
+    assert [file.path.name for file in saved] == [f"clip_{number:05}_.mp4" for number in (1, 2, 3)]
+    alone = [frames.flip(0) if reverse else frames for frames in NUMBERED.split([5, 12, 3])]
+    for file, frames in zip(saved, alone, strict=True):
+        assert videos.facts(file.path).frames == len(frames)
+        assert np.abs(videos.pixels(file.path).mean(axis=(1, 2, 3)) / 255 - frames.mean(dim=(1, 2, 3)).numpy()).max() < 0.01
+        assert videos.tags(file.path)["comment"] == "a fox"
+    again = saving.on_disk(video, saved)
+    assert again.stream.lengths == (5, 12, 3)
+    torch.testing.assert_close(again.get_components().images, torch.cat(alone), atol=0.01, rtol=0)
+
+
+def test_where_a_later_video_of_a_batch_fails_the_whole_files_stay_and_the_latent_is_kept(pack: ModuleType, formats: ModuleType, folders: Path,
+                                                                                          lazy: Any) -> None:
+    with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match="CUDA error.*kept as"):
+        pack.nodes.host.video.saving.save_each(batch(lazy, pack, fail_at=8), "video/clip", formats.VideoFormat("maximum", "fast"), False, {})
+    assert [videos.facts(path).frames for path in (folders / "output" / "video").iterdir()] == [5]
+
+
+def test_a_batch_is_pulled_once_and_a_few_frames_at_a_time(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder takes each chunk before much more is pulled: nothing of one video waits for another."""
+    made, written = [], []
+    track = pack.nodes.engine.video.write.VideoTrack
+    encode = track.encode
+
+    def noted(self: Any, chunk: np.ndarray) -> None:
+        written.append(len(chunk))
+        encode(self, chunk)
+
+    monkeypatch.setattr(track, "encode", noted)
+
+    def pull() -> Iterator[torch.Tensor]:
+        for index in range(60):
+            made.append(index)
+            assert len(made) - sum(written) <= 5
+            yield NUMBERED[:1]
+
+    video = pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, count=60, pull=pull, seams=(20, 40), audio=None))
+    pack.nodes.host.video.saving.save_each(video, "clip", formats.VideoFormat("low", "fast"), False, {})
+    assert made == list(range(60))
+
+
 @pytest.mark.parametrize("codec", ["h264", "h265", "av1", "vp9", "prores"])
 def test_a_picture_is_a_video_of_one_frame(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, codec: str) -> None:
     """From a stream of one frame through the interpolator to the file, and from there to core's nodes and to ours."""

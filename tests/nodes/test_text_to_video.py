@@ -31,6 +31,17 @@ def forget(server: ComfyUI) -> None:
     server.free()
 
 
+def test_a_batch_becomes_a_file_for_each_of_its_videos(server: ComfyUI, small_prompt: Build) -> None:
+    """Of core's nodes, the whole chain: two videos of nine frames, interpolated each for itself, and all of them together for core."""
+    prompt = small_prompt(num_interpolated_frames=1, filename_prefix="batch/clip")
+    prompt["batch"] = {"class_type": "EmptyHunyuanLatentVideo", "inputs": {"width": 32, "height": 32, "length": 9, "batch_size": 2}}
+    workflows.node_of(prompt, "Wan22Sampler")["latent_image"] = ["batch", 0]
+    core = {"video": workflows.node_of(prompt, "Wan22SaveVideo")["video"], "filename_prefix": "batch/core", "format": "auto", "codec": "auto"}
+    prompt["core"] = {"class_type": "SaveVideo", "inputs": core}
+    files = {path.name: videos.facts(path).frames for path in server.saved_videos(server.run(prompt))}
+    assert files == {"clip_00001_.mp4": 17, "clip_00002_.mp4": 17, "core_00001_.mp4": 34}
+
+
 @pytest.mark.parametrize("num_frames", [1, 2, 17, 18, 80, 81])
 def test_every_number_of_frames_is_honoured(server: ComfyUI, small_prompt: Build, num_frames: int) -> None:
     facts = videos.facts(make_video(server, small_prompt(num_frames=num_frames, frames_per_second=24)))

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ...engine.video.formats import VideoFormat
 from ...engine.video.spool import backwards
 from ...engine.video.write import PartFile, remove_stale_parts, write_file
 from .decoding import DecodingFailed, where_kept
-from .lazy import comment, keep_latent_of, levels, stream_of, watched
+from .lazy import comment, following, keep_latent_of, levels, stream_of, watched
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
@@ -56,6 +57,20 @@ def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None, video: Input.
     if comfy.cli_args.args.disable_metadata:
         return {}
     return {**comment(video), **(extra_pnginfo or {}), **({"prompt": prompt} if prompt is not None else {})}
+
+
+def save_each(video: Input.Video, filename_prefix: str, video_format: VideoFormat, reverse: bool, tags: Mapping[str, Any]) -> list[SavedVideo]:
+    """A file for each video of a batch, with the next numbers, out of one pull; files that are whole stay where a later one fails. See `save`."""
+    return [save(following(video, clip), filename_prefix, video_format, reverse, tags) for clip in stream_of(video).clips()]
+
+
+def on_disk(video: Input.Video, saved: list[SavedVideo]) -> Input.Video:
+    """The VIDEO that was saved as it lies on the disk; of a batch one file after the other, with its seams."""
+    if len(saved) == 1:
+        return saved[0].video
+    stream = stream_of(video)
+    return following(video, replace(stream, width=stream.width // 2 * 2, height=stream.height // 2 * 2,  # as 4:2:0 holds it
+                                    pull=lambda: chain.from_iterable(stream_of(file.video).pull() for file in saved)))
 
 
 def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, reverse: bool, tags: Mapping[str, Any]) -> SavedVideo:
