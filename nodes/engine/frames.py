@@ -37,6 +37,7 @@ class Audio:
 @dataclass(frozen=True)
 class FrameStream:
     """A video that need not be in memory: size in pixels, number of frames, frames per second, and `pull`, which yields all chunks anew.
+    `pixel_aspect` is the width of a pixel by its height.
 
     `count` is exact for what was decoded or interpolated here; for a file it is what its header says or, where that is silent, its packets counted.
     A batch is several videos, one after the other: `seams` are the frames, counted from 0, with which the second and later ones begin.
@@ -49,6 +50,7 @@ class FrameStream:
     pull: Callable[[], Iterator[torch.Tensor]]
     audio: Audio | None = None
     seams: tuple[int, ...] = ()
+    pixel_aspect: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         if self.rate <= 0:

@@ -6,6 +6,7 @@ at every quality, `small` makes the smallest file and `fast` takes the least tim
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import av
 
@@ -15,6 +16,7 @@ QUALITIES = ("low", "medium", "high", "maximum")
 WRITE_MODES = ("fast", "balanced", "small")
 BIT_DEPTHS = (8, 10)
 AUTO = "auto"
+FEW_FRAMES = 8  # fewer than encoders look ahead
 Options = Mapping[str, str]
 
 
@@ -30,6 +32,22 @@ class Effort:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What an encoder takes: the least side of a picture, the most width and height, all in even pixels, and frames per second."""
+
+    least: int = 2
+    width: int = 65534
+    height: int = 65534
+    rate: int | None = None
+
+    def hold_size(self, width: int, height: int) -> bool:
+        return min(width, height) >= self.least and width // 2 * 2 <= self.width and height // 2 * 2 <= self.height
+
+    def hold_rate(self, rate: Fraction) -> bool:
+        return self.rate is None or rate <= self.rate
+
+
+@dataclass(frozen=True)
 class Codec:
     """One encoder of FFmpeg: its settings per write mode, its pixel format per bit depth, the containers that hold it (first: default)."""
 
@@ -42,6 +60,8 @@ class Codec:
     always: Options = field(default_factory=dict)
     factor_option: str = "crf"
     tag: str | None = None
+    limits: Limits = Limits()
+    few_frames: Options = field(default_factory=dict)
 
     def options(self, quality: str, write_mode: str) -> dict[str, str]:
         effort: Effort = {"fast": self.fast, "balanced": self.balanced, "small": self.small}[write_mode]
@@ -52,11 +72,12 @@ YUV420 = {8: "yuv420p", 10: "yuv420p10le"}
 PRORES = Effort({}, ("proxy", "lt", "standard", "hq"))
 CODECS = {
     "h264": Codec("libx264", Effort({"preset": "veryfast"}, (26, 21, 17, 11)), Effort({"preset": "medium"}, (28, 23, 18, 12)),
-                  Effort({"preset": "slower"}, (28, 23, 18, 12)), YUV420, ("mp4", "mov", "mkv")),
+                  Effort({"preset": "slower"}, (28, 23, 18, 12)), YUV420, ("mp4", "mov", "mkv"), limits=Limits(2, 16384, 16384)),
     "h265": Codec("libx265", Effort({"preset": "ultrafast"}, (25, 18, 13, 9)), Effort({"preset": "fast"}, (30, 23, 18, 12)),
-                  Effort({"preset": "slow"}, (31, 25, 20, 14)), YUV420, ("mp4", "mov", "mkv"), {"x265-params": "log-level=error"}, tag="hvc1"),
+                  Effort({"preset": "slow"}, (31, 25, 20, 14)), YUV420, ("mp4", "mov", "mkv"), {"x265-params": "log-level=error"}, tag="hvc1",
+                  limits=Limits(16, 16384, 16384), few_frames={"x265-params": "log-level=error:bframes=0"}),  # it reorders what it does not have
     "av1": Codec("libsvtav1", Effort({"preset": "6"}, (46, 30, 18, 8)), Effort({"preset": "5"}, (46, 30, 18, 8)),
-                 Effort({"preset": "3"}, (46, 30, 18, 8)), YUV420, ("mp4", "webm", "mkv")),
+                 Effort({"preset": "3"}, (46, 30, 18, 8)), YUV420, ("mp4", "webm", "mkv"), limits=Limits(4, 16384, 8704, 240)),
     "vp9": Codec("libvpx-vp9", Effort({"deadline": "realtime", "cpu-used": "7"}, (40, 28, 17, 8)),
                  Effort({"deadline": "good", "cpu-used": "4"}, (41, 29, 17, 8)), Effort({"deadline": "good", "cpu-used": "1"}, (42, 30, 19, 9)),
                  YUV420, ("webm", "mp4", "mkv"), {"b": "0", "row-mt": "1"}),
@@ -87,6 +108,28 @@ def check_format(video_quality: str, video_write_mode: str, codec: str, containe
         raise ValueError(f"bit_depth is {bit_depth}, but the {CODECS[codec].encoder} of this PyAV writes 8 only. Choose 8, or av1 or h265.")
 
 
+def check_size(codec: str, width: int, height: int) -> None:
+    """ValueError where the encoder takes no pictures of that size."""
+    limits = CODECS[codec].limits
+    if not limits.hold_size(width, height):
+        fitting = [name for name in available_codecs() if CODECS[name].limits.hold_size(width, height)]
+        raise ValueError(f"the picture is {width}x{height}, and {codec} takes {limits.least}x{limits.least} to {limits.width}x{limits.height}. "
+                         f"Resize it before it is saved{_or_choose(fitting)}.")
+
+
+def check_rate(codec: str, rate: Fraction) -> None:
+    """ValueError where the encoder takes fewer frames per second."""
+    limits = CODECS[codec].limits
+    if not limits.hold_rate(rate):
+        fitting = [name for name in available_codecs() if CODECS[name].limits.hold_rate(rate)]
+        raise ValueError(f"the video has {float(rate):g} frames per second, and {codec} takes {limits.rate} at most. "
+                         f"Interpolate fewer frames, lower frames_per_second{_or_choose(fitting)}.")
+
+
+def _or_choose(codecs: list[str]) -> str:
+    return f", or choose the codec {' or '.join(codecs)}" if codecs else ""
+
+
 @dataclass(frozen=True)
 class VideoFormat:
     """Encoder settings of the file to write; `options` replace those that the names stand for. ValueError for names that are not in the tables."""
@@ -105,9 +148,10 @@ class VideoFormat:
     def encoder(self) -> Codec:
         return choose("codec", self.codec, CODECS)
 
-    @property
-    def encoder_options(self) -> dict[str, str]:
-        return {**self.encoder.options(self.quality, self.write_mode), **self.options}
+    def encoder_options(self, count: int) -> dict[str, str]:
+        """For a video of so many frames."""
+        few = self.encoder.few_frames if count < FEW_FRAMES else {}
+        return {**self.encoder.options(self.quality, self.write_mode), **few, **self.options}
 
     @property
     def pixel_format(self) -> str:

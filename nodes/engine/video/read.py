@@ -1,25 +1,32 @@
-"""Read a video file as a stream of frames."""
+"""Read a video file: its frames as a stream, upright and in true colours, and its sound, each sample at its time."""
 
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 
 from ..frames import CHUNK, Audio
+from .recording import Recording
 
 Source = str | io.BytesIO
+ACCURATE = 0x4 | 0x2000 | 0x40000  # of swscale: BICUBIC, FULL_CHR_H_INT, ACCURATE_RND. Without them each time a file is read costs a level
+WHITE_OF_LIMITED_RANGE = 255 * 256  # in swscale's 16 bit, which shifts the eight bits up; full range and RGB have 65535
+FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
 def frames(source: Source) -> Iterator[torch.Tensor]:
-    """Chunks (T, H, W, 3) of the first video stream, in the order they are shown."""
+    """Chunks (T, H, W, 3) of the first video stream, in the order they are shown, upright."""
     waiting: list[np.ndarray] = []
+    reformatter = VideoReformatter()
     with av.open(_rewound(source), "r") as container:
         for frame in container.decode(video=0):
-            waiting.append(frame.to_ndarray(format="rgb24"))
+            waiting.append(_picture(frame, reformatter))
             if len(waiting) == CHUNK:
                 yield _chunk(waiting)
                 waiting = []
@@ -29,9 +36,9 @@ def frames(source: Source) -> Iterator[torch.Tensor]:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file holds: size in pixels, frames, frames per second, the sound in floats.
+    """What a file holds: size in pixels as it is shown, frames, frames per second, the sound in floats, the width of a pixel by its height.
 
-    `plain` files are eight bit, upright and without alpha: what `frames` reads as ComfyUI does, within two levels.
+    `opaque` files have no alpha: what `frames` reads as ComfyUI does, within two levels.
     """
 
     width: int
@@ -39,7 +46,8 @@ class Description:
     count: int
     rate: Fraction
     audio: Audio | None
-    plain: bool
+    pixel_aspect: Fraction
+    opaque: bool
 
 
 def description(source: Source) -> Description:
@@ -47,37 +55,82 @@ def description(source: Source) -> Description:
     header gives no number (WebM and Matroska). ValueError for a file without frames.
     """
     with av.open(_rewound(source), "r") as container:
-        video = container.streams.video[0]
+        video = next(iter(container.streams.video), None)
         sound = next((stream for stream in reversed(container.streams.audio) if stream.codec_context is not None), None)
         first: av.VideoFrame | None = None
-        packets, parts, to_float = 0, list[np.ndarray](), av.AudioResampler(format="fltp")
-        for packet in container.demux(video, *([sound] if sound else [])):
+        times, recording = Times(), Recording()
+        for packet in container.demux([stream for stream in (video, sound) if stream is not None]):
             if packet.stream is sound:
-                parts += [part.to_ndarray() for frame in packet.decode() for part in to_float.resample(frame)]
+                recording.take(packet)
                 continue
-            packets += packet.size > 0
-            first = first or next(iter(packet.decode()), None)
-            if first and video.frames and not sound:
+            times.take(packet)
+            first = first or next((frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)), None)
+            if first and video and video.frames and not sound:
                 break
-        parts += [part.to_ndarray() for part in to_float.resample(None)] if parts else []
-        if first is None:
+        if video is None or first is None:
             raise ValueError(f"{source} holds no video frames; choose another file.")
-        audio = Audio(torch.from_numpy(np.concatenate(parts, axis=1)), sound.rate) if sound and parts else None
-        return Description(video.width, video.height, video.frames or packets, _rate(container, video), audio, _is_plain(first))
+        count = video.frames or times.count
+        rate = _rate(container, video, times)
+        aspect, (width, height) = video.sample_aspect_ratio or Fraction(1), (first.width, first.height)
+        if _quarter_turns(first) % 2:
+            aspect, width, height = 1 / aspect, height, width
+        return Description(width, height, count, rate, recording.audio(first.time or 0.0, float(count / rate)), aspect, _is_opaque(first))
 
 
-def _rate(container: av.container.InputContainer, video: av.VideoStream) -> Fraction:
-    """As ComfyUI's VideoFromFile has it."""
-    if video.average_rate:
-        return video.average_rate
+class Times:
+    """When the frames of a stream are shown, by its packets."""
+
+    def __init__(self) -> None:
+        self.count, self.begin, self.end = 0, float("inf"), float("-inf")
+
+    def take(self, packet: "av.Packet[Any]") -> None:
+        if not packet.size:
+            return
+        self.count += 1
+        if packet.pts is not None and packet.time_base is not None:
+            self.begin = min(self.begin, float(packet.pts * packet.time_base))
+            self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    @property
+    def duration(self) -> float:
+        """In seconds, 0 where no packet has a time."""
+        return max(0.0, self.end - self.begin)
+
+
+def _rate(container: av.container.InputContainer, video: av.VideoStream, times: Times) -> Fraction:
+    """As ComfyUI's VideoFromFile has it, but where frames come at varying times: there the one that keeps the duration."""
+    average = video.average_rate or Fraction(0)
+    if not video.frames and times.count > 1 and times.duration and not _keeps(average, times):
+        return Fraction(times.count / times.duration).limit_denominator(1001)
+    if average:
+        return average
     if video.frames and container.duration:
         return Fraction(video.frames * av.time_base, container.duration)
     return Fraction(1)
 
 
-def _is_plain(frame: av.VideoFrame) -> bool:
-    components = frame.format.components
-    return len(components) <= 3 and all(component.bits <= 8 for component in components) and getattr(frame, "rotation", 0) == 0
+def _keeps(rate: Fraction, times: Times) -> bool:
+    """Whether that many frames at this rate last as long, within two frames."""
+    return bool(rate) and abs(times.count / rate - times.duration) <= 2 / rate
+
+
+def _is_opaque(frame: av.VideoFrame) -> bool:
+    return frame.format.name != "pal8" and not any(component.is_alpha for component in frame.format.components)
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """Against the clock, that make the picture upright."""
+    return round(getattr(frame, "rotation", 0) / 90)
+
+
+def _picture(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """(H, W, 3) in 0..1, float32."""
+    if all(component.bits <= 8 for component in frame.format.components):
+        levels, white = reformatter.reformat(frame, format="rgb24", interpolation=ACCURATE).to_ndarray(), 255
+    else:
+        levels = reformatter.reformat(frame, format="rgb48le", interpolation=ACCURATE).to_ndarray()
+        white = 65535 if frame.format.is_rgb or frame.color_range == FULL_RANGE else WHITE_OF_LIMITED_RANGE
+    return np.minimum(np.rot90(levels, _quarter_turns(frame)) / np.float32(white), 1)
 
 
 def _rewound(source: Source) -> Source:
@@ -86,4 +139,4 @@ def _rewound(source: Source) -> Source:
 
 
 def _chunk(pictures: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pictures)) / 255.0
+    return torch.from_numpy(np.stack(pictures))

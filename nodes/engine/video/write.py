@@ -4,7 +4,9 @@ import contextlib
 import glob
 import io
 import json
+import math
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -14,19 +16,18 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ..frames import Audio, FrameStream
-from .formats import VideoFormat
+from ..frames import FrameStream
+from ..log import log
+from .formats import VideoFormat, check_rate, check_size
+from .sound import AudioTrack, playable
 
 BT709 = 1  # ISO/IEC 23091-2: primaries, transfer and matrix all have code 1
 QUEUED_CHUNKS = 2
 STALE_SECONDS = 24 * 3600
-EVERY_CODEC_HAS_RATE = 48000
-X265_DELAY, NO_B_FRAMES = 2, {"bf": "0"}  # frames: of a clip that is no longer, libx265 makes up the decoding times, which MP4 refuses
+WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 0)  # seconds after each try to rename a file that another program holds
 QUIET_SVT_AV1 = ("SVT_LOG", "1")  # its only switch: errors, no banner
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 Levels = np.ndarray  # (T, H, W, 3) uint8, or uint16 with white at 255 * 256
 
 
@@ -42,42 +43,71 @@ class PartFile:
             raise FileExistsError(target)
 
     def keep(self) -> None:
-        self.path.replace(self.target)
+        """Give the finished file its name. OSError that says where it is, if that cannot be done."""
+        for seconds in WAITS:
+            try:
+                self.path.replace(self.target)
+                return
+            except PermissionError:  # on Windows a virus scanner holds a fresh file for a moment
+                time.sleep(seconds)
+        try:
+            shutil.copyfile(self.path, self.target)  # whoever holds it may let others read
+        except OSError as error:
+            raise OSError(error.errno, f"the finished video is kept as {self.path}, and could not be named {self.target.name} "
+                                       f"({error.strerror}). Close the program that holds it and rename it") from error
+        self.discard()
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # while it is held on Windows; it goes as a stale part later
+            self.path.unlink(missing_ok=True)
 
 
 def remove_stale_parts(folder: Path, name: str) -> None:
-    """Delete what killed processes left of files called `name`_...; a process that lives writes to its part file all the time."""
+    """Delete what killed processes left of files called `name`_...; a process that lives writes to its part file all the time.
+
+    A video that is finished and only could not get its name stays.
+    """
     for part in folder.glob(f"{glob.escape(name)}_*.part"):
         with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > STALE_SECONDS:
+            if time.time() - part.stat().st_mtime > STALE_SECONDS and not _is_finished(part):
                 part.unlink()
+
+
+def _is_finished(part: Path) -> bool:
+    """Encoders write the length last."""
+    try:
+        with av.open(str(part)) as container:
+            return bool(container.duration and container.streams.video)
+    except (av.error.FFmpegError, OSError):
+        return False
 
 
 def write_file(part: PartFile, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, metadata: Mapping[str, object]) -> int:
     """Write `clip` to the file that `part` stands for, which appears whole or not at all; returns the number of frames."""
     try:
         count = write(str(part.path), clip, stream, video, metadata)
-        part.keep()
-    finally:
+    except BaseException:
         part.discard()
+        raise
+    part.keep()
     return count
 
 
 def write(target: str | io.BytesIO, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, metadata: Mapping[str, object]) -> int:
     """Write `clip`, with the size, rate and sound of `stream`, to a path or a buffer; returns the number of frames.
 
-    Metadata values are stored as JSON, the way ComfyUI reads them back, texts as they are. OSError when the disk is full or the folder is read-only.
+    Metadata values are stored as `tag` has them. OSError when the disk is full or the folder is read-only.
     """
     flags = "use_metadata_tags" if isinstance(target, io.BytesIO) else "use_metadata_tags+faststart"
     options = {"movflags": flags} if video.muxer in ("mp4", "mov") else {}
+    audio, warnings = playable(stream.audio)
+    for warning in warnings:
+        log.warning("%s", warning)
     with av.open(target, "w", format=video.muxer, options=options) as container:
         for key, value in metadata.items():
-            container.metadata[key] = value if isinstance(value, str) else json.dumps(value)
+            container.metadata[key] = tag(value)
         pictures = VideoTrack(container, stream, video)
-        sound = AudioTrack(container, stream.audio, opus=video.muxer == "webm") if stream.audio is not None else None
+        sound = AudioTrack(container, audio, opus=video.muxer == "webm") if audio is not None else None
 
         def encode(chunk: Levels) -> None:
             pictures.encode(chunk)
@@ -89,6 +119,20 @@ def write(target: str | io.BytesIO, clip: Iterator[Levels], stream: FrameStream,
         if sound is not None:
             sound.close()
         return pictures.count
+
+
+def tag(value: object) -> str:
+    """A text as it is, anything else as JSON, the way ComfyUI reads it back: browsers know no NaN and no infinity, and UTF-8 no half characters."""
+    text = value if isinstance(value, str) else json.dumps(_finite(value), allow_nan=False, default=str, skipkeys=True)
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def encode_beside(encode: Callable[[Levels], None], clip: Iterator[Levels]) -> None:
@@ -107,21 +151,31 @@ class VideoTrack:
     """The pictures of a file; odd sizes lose their last row or column, which 4:2:0 cannot hold."""
 
     def __init__(self, container: av.container.OutputContainer, stream: FrameStream, video: VideoFormat) -> None:
+        check_size(video.codec, stream.width, stream.height)
+        check_rate(video.codec, stream.rate)
         self.container, self.rate, self.pixel_format, self.count = container, stream.rate, video.pixel_format, 0
         self.width, self.height = stream.width // 2 * 2, stream.height // 2 * 2
         os.environ.setdefault(*QUIET_SVT_AV1)
-        options = {**video.encoder_options, **(NO_B_FRAMES if stream.count <= X265_DELAY else {})}
-        track = container.add_stream(video.encoder.encoder, rate=stream.rate, options=options)
+        track = container.add_stream(video.encoder.encoder, rate=stream.rate, options=video.encoder_options(stream.count))
         assert isinstance(track, av.VideoStream)
         self.track = track
         self.track.width, self.track.height, self.track.pix_fmt = self.width, self.height, video.pixel_format
         context = self.track.codec_context
-        context.time_base = 1 / stream.rate
+        context.time_base, context.sample_aspect_ratio = 1 / stream.rate, stream.pixel_aspect
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = BT709
         if video.encoder.tag is not None and video.muxer != "matroska":
             context.codec_tag = video.encoder.tag
+        self._open(video.codec)
         self.reformatter = VideoReformatter()
+
+    def _open(self, codec: str) -> None:
+        """Before the first frame is made; encoders of other builds may take less than `check_size` says."""
+        try:
+            self.track.codec_context.open()
+        except av.error.FFmpegError as error:
+            raise ValueError(f"{codec} cannot write {self.width}x{self.height} at {float(self.rate):g} frames per second with this PyAV ({error}). "
+                             "Choose another codec or size, or fewer frames per second.") from error
 
     @property
     def seconds(self) -> float:
@@ -144,30 +198,3 @@ class VideoTrack:
         frame.pts = self.count
         frame.time_base = 1 / self.rate
         return frame
-
-
-class AudioTrack:
-    """The sound of a file, written along with the pictures and cut where they end."""
-
-    def __init__(self, container: av.container.OutputContainer, audio: Audio, opus: bool) -> None:
-        self.container, self.position = container, 0
-        self.waveform = audio.waveform.to(device="cpu", dtype=torch.float32).clamp(-1, 1).contiguous().numpy()
-        self.rate = audio.sample_rate
-        if len(self.waveform) not in LAYOUTS:
-            raise ValueError(f"the audio has {len(self.waveform)} channels; mono, stereo and 5.1 can be written.")
-        self.layout = LAYOUTS[len(self.waveform)]
-        codec = av.Codec("libopus" if opus else "aac", "w")
-        rate = self.rate if self.rate in (codec.audio_rates or ()) else EVERY_CODEC_HAS_RATE  # PyAV resamples
-        self.track: Any = container.add_stream(codec.name, rate=rate, layout=self.layout)
-
-    def encode_until(self, seconds: float) -> None:
-        """Encode what sounds before `seconds` and was not encoded yet."""
-        end = min(round(seconds * self.rate), self.waveform.shape[1])
-        if end > self.position:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(self.waveform[:, self.position : end]), format="fltp", layout=self.layout)
-            frame.sample_rate, frame.pts = self.rate, self.position
-            self.container.mux(self.track.encode(frame))
-            self.position = end
-
-    def close(self) -> None:
-        self.container.mux(self.track.encode(None))

@@ -86,8 +86,8 @@ def stream_of(video: Input.Video) -> FrameStream:
     if isinstance(video, InputImpl.VideoFromFile) and _starts_at_the_beginning(video):
         source = video.get_stream_source()
         file = read.description(source)
-        if file.plain:
-            return FrameStream(file.width, file.height, file.count, _exact(file.rate), lambda: read.frames(source), file.audio)
+        if file.opaque:
+            return FrameStream(file.width, file.height, file.count, _exact(file.rate), lambda: read.frames(source), file.audio, file.pixel_aspect)
     components = video.get_components()
     count, height, width = components.images.shape[:3]
     return FrameStream(width, height, count, _exact(components.frame_rate), lambda: chunks(components.images), _from_comfy(components.audio))
@@ -131,12 +131,27 @@ def _starts_at_the_beginning(video: Input.Video) -> bool:
 
 
 def _exact(rate: Fraction) -> Fraction:
-    """Core's CreateVideo makes fractions of floats: 29.97 becomes 2997/100 again, NTSC rates x/1001."""
-    return Fraction(rate).limit_denominator(1001)
+    """Core's CreateVideo makes fractions of floats: 29.97 becomes 2997/100 again, NTSC rates x/1001; below 1 the seconds per frame are rounded."""
+    return Fraction(rate).limit_denominator(1001) if rate >= 1 else 1 / (1 / Fraction(rate)).limit_denominator(1001) if rate > 0 else Fraction(rate)
 
 
 def _from_comfy(audio: Any) -> Audio | None:
-    return Audio(audio["waveform"][0], int(audio["sample_rate"])) if audio else None
+    """The sound of a batch's first video; without samples where other nodes left none, for `playable` to say so."""
+    if not audio:
+        return None
+    waveform = audio.get("waveform")
+    waveform = torch.empty(0, 0) if waveform is None else torch.as_tensor(waveform)
+    while waveform.ndim > 2:
+        waveform = waveform[0] if len(waveform) else torch.empty(0, 0)
+    return Audio(torch.atleast_2d(waveform), _whole(audio.get("sample_rate")))
+
+
+def _whole(rate: Any) -> int:
+    """0 for what is no number."""
+    try:
+        return int(rate)
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _to_comfy(audio: Audio | None) -> Any:
