@@ -45,9 +45,9 @@ class Wan22TextEncode(io.ComfyNode):
             description="Encodes the prompts exactly as Wan 2.2 was trained: cleaned text, 512 tokens, parentheses are text and not weights.",
             inputs=[
                 io.Clip.Input("clip", tooltip="From Wan 2.2 Text Encoder Loader, or core CLIPLoader with type wan."),
-                io.String.Input("prompt", multiline=True, dynamic_prompts=True, default="",
+                io.String.Input("prompt", multiline=True, default="",
                                 tooltip="What the video shows: subject, action, scene, light, camera. English or Chinese."),
-                io.String.Input("negative_prompt", multiline=True, dynamic_prompts=True, default="",
+                io.String.Input("negative_prompt", multiline=True, default="",
                                 tooltip="What the video should not show. Not used where guidance is 1."),
             ],
             outputs=[io.Conditioning.Output("positive", display_name="positive"),

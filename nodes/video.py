@@ -3,6 +3,7 @@
 from comfy_api.latest import io, ui
 
 from .engine.video.formats import AUTO, MUXERS, QUALITIES, WRITE_MODES, VideoFormat, available_codecs, check_format
+from .host import messages
 from .host.video import saving
 from .widgets import CATEGORY, advanced, found_by, verdict
 
@@ -19,7 +20,7 @@ class Wan22SaveVideo(io.ComfyNode):
             inputs=[
                 io.Video.Input("video", tooltip="Any VIDEO."),
                 io.String.Input("filename_prefix", default="video/Wan22",
-                                tooltip="Below ComfyUI's output folder; %year%, %month%, %day%, %width% and %height% are filled in."),
+                                tooltip="Below ComfyUI's output folder; %width%, %height%, %date:yyyy-MM-dd% and %Node.widget% are filled in."),
                 io.Combo.Input("video_quality", options=list(QUALITIES), default="high",
                                tooltip="Picture quality. high is hard to tell from the original, maximum is for further editing."),
                 io.Combo.Input("video_write_mode", options=list(WRITE_MODES), default="balanced",
@@ -33,6 +34,7 @@ class Wan22SaveVideo(io.ComfyNode):
                                       tooltip="10 keeps gradients smoother; browsers play it in av1 and vp9, not in h264. prores always has 10.")),
             ],
             outputs=[io.Video.Output("saved", display_name="VIDEO"), io.String.Output("path", display_name="path")],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -47,7 +49,8 @@ class Wan22SaveVideo(io.ComfyNode):
                 codec: str = "h264", container: str = AUTO, bit_depth: int = 8) -> io.NodeOutput:
         video_format = VideoFormat(video_quality, video_write_mode, codec, container, bit_depth)
         tags = saving.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, video)
-        saved = saving.save_each(video, filename_prefix, video_format, reverse_video, tags)
+        saved = saving.save_each(video, saving.filled_in(filename_prefix, cls.hidden.prompt), video_format, reverse_video, tags)
+        messages.report(cls.hidden.unique_id, [], list(dict.fromkeys(warning for file in saved for warning in file.warnings)))
         shown = ui.PreviewVideo([ui.SavedResult(file.path.name, file.subfolder, io.FolderType.output) for file in saved])
         return io.NodeOutput(saving.on_disk(video, saved), "\n".join(str(file.path) for file in saved),
                              ui={**shown.as_dict(), "prompt": [saving.prompt_of(video)]})

@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 
 const NAME = "$$node-text-preview";
-const TALKERS = ["Wan22ApplyLoRAs", "Wan22CheckPrompt", "Wan22CheckVideo", "Wan22ExpandPrompt", "Wan22ExpertLoader", "Wan22Sampler"];
+const TALKERS = ["Wan22ApplyLoRAs", "Wan22CheckPrompt", "Wan22CheckVideo", "Wan22ExpandPrompt", "Wan22ExpertLoader", "Wan22Sampler", "Wan22SaveVideo"];
 const WIDTH = 360; // of a new node with much to say
 const WIDE = ["Wan22ApplyLoRAs", "Wan22CheckVideo", "Wan22Sampler"];
 const LINE = 16, CHARACTER = 5.8, SIDES = 52, ABOVE_AND_BELOW = 16; // pixels of the box and its letters

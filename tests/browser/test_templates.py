@@ -115,6 +115,23 @@ def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_bac
     assert without_seed(sent_prompt(canvas)) == before
 
 
+def test_the_file_name_is_filled_in_and_prompts_are_sent_as_they_stand(canvas: Page) -> None:
+    """As core's Save Video beside it does the one; what the front end calls dynamic prompts would be another text than the API's."""
+    open_template(canvas, "text_to_video")
+    words, name = "a {red|blue} fox // not a comment", "%date:yyyy%/%Wan22Sampler.steps%_%nobody.steps%_%width%"
+    set_widgets(canvas, {"filename_prefix": name, "prompt": words, "negative_prompt": words})
+    canvas.evaluate("""name => {
+        const core = LiteGraph.createNode('SaveVideo')
+        core.widgets.find(widget => widget.name === 'filename_prefix').value = name
+        app.graph.add(core)
+    }""", name)
+    prompt = sent_prompt(canvas)
+    ours, core = (workflows.node_of(prompt, node)["filename_prefix"] for node in ("Wan22SaveVideo", "SaveVideo"))
+    assert ours == core and "%date" not in ours and "%Wan22Sampler" not in ours and ours.endswith("_%nobody.steps%_%width%")
+    encode = workflows.node_of(prompt, "Wan22TextEncode")
+    assert (encode["prompt"], encode["negative_prompt"]) == (words, words)
+
+
 def test_every_template_has_its_picture(page: Page) -> None:
     open_templates(page)
     for path in FILES:

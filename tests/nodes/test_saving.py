@@ -1,5 +1,6 @@
 """Saving a VIDEO: whole files only, sound kept, backwards, full disks and bad prefixes told clearly, the latent not lost."""
 
+import datetime
 import errno
 import importlib
 import signal
@@ -262,10 +263,79 @@ def test_an_unwritable_folder_is_told(pack: ModuleType, formats: ModuleType, fol
         save(pack, formats, lazy)
 
 
-@pytest.mark.parametrize("prefix", ["", "  ", "video/", "../clip", "/tmp/clip", "video/../../clip"])
+@pytest.mark.parametrize("prefix", ["", "  ", "video/", "video\\", "../clip", "..\\clip", "/tmp/clip", "video/../../clip", "video/..", "C:/clip",
+                                    "C:\\clip", "\\\\server\\share\\clip", "clips/" * 1000 + "clip"])
 def test_prefixes_that_name_no_file_below_the_output_folder_are_refused(pack: ModuleType, folders: Path, prefix: str) -> None:
-    with pytest.raises(ValueError, match="filename_prefix is"):
+    with pytest.raises(ValueError, match="filename_prefix (is|and)"):
         pack.nodes.host.video.saving.check_prefix(prefix)
+
+
+@pytest.mark.parametrize(("prefix", "name"), [
+    ("a:b", "a_b"), ("fox? \"yes\"|no<>*", "fox_ _yes__no___"), ("video\\%width%x%height%", "video/48x32"), ("half \ud83e", "half _"),
+    ("%date:yyyy%", f"{datetime.datetime.now().astimezone().year}"), ("nul/con", "_nul/_con"), ("%Unknown.widget%", "%Unknown.widget%")])
+def test_any_name_that_is_not_refused_before_sampling_can_be_written(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, prefix: str,
+                                                                     name: str) -> None:
+    pack.nodes.host.video.saving.check_prefix(prefix)
+    saved = [save(pack, formats, lazy, prefix).path for _ in range(2)]
+    assert [str(path.relative_to(folders / "output").as_posix()) for path in saved] == [f"{name}_0000{number}_.mp4" for number in (1, 2)]
+
+
+@pytest.mark.parametrize("prefix", ["n" * 400, "\U0001f98a" * 100, "f" * 300 + "/clip"])
+def test_long_names_are_shortened_and_still_count_up(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, prefix: str) -> None:
+    first, second = (save(pack, formats, lazy, prefix).path for _ in range(2))
+    assert first.name.endswith("_00001_.mp4") and second.name == first.name.replace("_00001_", "_00002_")
+
+
+PROMPT = {"1": {"class_type": "Wan22Sampler", "inputs": {"seed": 7, "samples": ["2", 0], "solver": "a/b:c"}},
+          "2": {"class_type": "Wan22EmptyLatent", "inputs": {"width": 640}, "_meta": {"title": "Canvas"}}}
+
+
+@pytest.mark.parametrize(("prefix", "filled"), [
+    ("%Wan22Sampler.seed%", "7"), ("%Canvas.width%/%Wan22Sampler.solver%", "640/a_b_c"),
+    ("%Wan22Sampler.samples%", "%Wan22Sampler.samples%"), ("%Wan22Sampler.nothing%", "%Wan22Sampler.nothing%"),
+    ("%nobody.seed%", "%nobody.seed%"), ("50%", "50%"), ("%width%.%height%", "%width%.%height%")])
+def test_widgets_are_filled_in_for_prompts_that_no_front_end_sent(pack: ModuleType, prefix: str, filled: str) -> None:
+    assert pack.nodes.host.video.saving.filled_in(prefix, PROMPT) == filled
+    assert pack.nodes.host.video.saving.filled_in(prefix, None) == prefix
+
+
+def test_a_video_that_cannot_get_its_name_is_told_and_kept(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "held")
+
+    monkeypatch.setattr("os.replace", held)
+    monkeypatch.setattr("shutil.copyfile", held)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match=r"the finished video is kept as .*clip_00001_\.mp4\.part"):
+        save(pack, formats, lazy)
+    (part,) = (folders / "output").rglob("*.part")
+    assert videos.facts(part).frames == 20
+
+
+@pytest.mark.parametrize(("sound", "warning"), [
+    (torch.full((2, 96000), torch.nan), "are NaN or infinite"), (torch.zeros(2, 0), "without sound"), (torch.rand(7, 96000), "it is written in 5.1"),
+    (torch.rand(2, 96000), None)])
+def test_sound_never_costs_the_video(pack: ModuleType, formats: ModuleType, folders: Path, sound: torch.Tensor, warning: str | None) -> None:
+    from comfy_api.latest import InputImpl, Types
+    audio: Any = {"waveform": sound[None], "sample_rate": 48000}
+    clip = InputImpl.VideoFromComponents(Types.VideoComponents(images=NUMBERED, audio=audio, frame_rate=Fraction(10)))
+    for reverse in (False, True):
+        saved = save(pack, formats, clip, reverse=reverse)
+        assert videos.facts(saved.path).frames == 20
+        assert [warning in said for said in saved.warnings] == ([True] if warning else [])
+
+
+@pytest.mark.parametrize("audio", [
+    {"waveform": torch.zeros(0, 2, 100), "sample_rate": 48000}, {"waveform": torch.zeros(2, 100), "sample_rate": 44100.0}, {"sample_rate": 48000},
+    {"waveform": torch.zeros(100), "sample_rate": 48000}, {"waveform": torch.zeros(1, 2, 100)},
+    {"waveform": torch.zeros(1, 2, 9), "sample_rate": float("nan")},
+    {"waveform": None, "sample_rate": None}, {"waveform": torch.zeros(1, 1, 2, 100), "sample_rate": 48000}])
+def test_sound_of_any_shape_never_costs_the_video(pack: ModuleType, formats: ModuleType, folders: Path, audio: Any) -> None:
+    """As other packs' nodes hand it over."""
+    from comfy_api.latest import InputImpl, Types
+    clip = InputImpl.VideoFromComponents(Types.VideoComponents(images=NUMBERED, audio=audio, frame_rate=Fraction(10)))
+    assert videos.facts(save(pack, formats, clip).path).frames == 20
 
 
 def test_an_empty_video_is_refused(pack: ModuleType, formats: ModuleType, folders: Path) -> None:

@@ -10,6 +10,7 @@ declare module "*/scripts/api.js" {
 
 interface Window {
   LiteGraph: { vueNodesMode: boolean };
+  comfyAPI?: { utils?: { applyTextReplacements?: (app: import("@comfyorg/comfyui-frontend-types").ComfyApp, text: string) => string } };
 }
 
 declare namespace FrontEnd {
@@ -18,7 +19,8 @@ declare namespace FrontEnd {
   type Subgraph = SubgraphNode["subgraph"];
   type Node = Exclude<Graph["nodes"][number], SubgraphNode> & { subgraph?: Subgraph };
   type SavedNode = ReturnType<Node["serialize"]>;
-  type Value = NonNullable<Node["widgets"]>[number]["value"];
+  type Widget = NonNullable<Node["widgets"]>[number] & { serializeValue?: () => unknown }; // what it sends in place of its value
+  type Value = Widget["value"];
 
   // A node as nodeCreated gets it. The types leave out every method that the front end adds to litegraph's class.
   type NewNode = Node & { addDOMWidget: AddDOMWidget };

@@ -1,10 +1,12 @@
 """Files in ComfyUI's output folder: names, metadata, and writing a VIDEO without losing it."""
 
 import errno
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import comfy.cli_args
@@ -15,12 +17,16 @@ from comfy_api.latest import Input, InputImpl
 from ...engine.frames import FrameStream
 from ...engine.safety.stream import UnsafeContent
 from ...engine.video.formats import VideoFormat
+from ...engine.video.names import dated, inert, portable, shortened
+from ...engine.video.sound import playable
 from ...engine.video.spool import backwards
 from ...engine.video.write import PartFile, remove_stale_parts, write_file
 from .decoding import DecodingFailed, where_kept
 from .lazy import comment, following, keep_latent_of, levels, stream_of, watched
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+LONGEST_SUFFIX = "_0000001_.webm.part"
+WIDGET = re.compile(r"%([^%.]+)\.([^%.]+)%")
 
 
 class WritingFailed(RuntimeError):
@@ -29,22 +35,44 @@ class WritingFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class SavedVideo:
-    """The finished file: its VIDEO, its absolute path, its folder below ComfyUI's output folder."""
+    """The finished file: its VIDEO, its absolute path, its folder below ComfyUI's output folder, and what the user should know about it."""
 
     video: Input.Video
     path: Path
     subfolder: str
+    warnings: tuple[str, ...] = ()
 
 
-def check_prefix(filename_prefix: str) -> Path:
-    """The output folder; ValueError when the prefix names no file or leaves that folder."""
+def check_prefix(filename_prefix: str) -> str:
+    """The prefix as every file system takes it; ValueError when it names no file or leaves the output folder."""
     output = Path(folder_paths.get_output_directory()).resolve()
-    if not filename_prefix.strip() or filename_prefix.endswith(("/", "\\")):
+    prefix = portable(dated(filename_prefix, datetime.now()))
+    if not prefix.strip() or prefix.rpartition("/")[2] in ("", ".", ".."):
         raise ValueError(f"filename_prefix is '{filename_prefix}'; give a file name, for example video/Wan22.")
-    if not (output / filename_prefix).resolve().is_relative_to(output):
+    if PureWindowsPath(filename_prefix).is_absolute() or not (output / prefix).resolve().is_relative_to(output):
         raise ValueError(f"filename_prefix is '{filename_prefix}'; it must stay below the output folder {output}. "
                          "Remove the '..' or the leading '/', or the link that leads out of it.")
-    return output
+    return shortened(prefix, output, LONGEST_SUFFIX)
+
+
+def filled_in(filename_prefix: str, prompt: Mapping[str, Any] | None) -> str:
+    """`%Node.widget%` replaced by the widget's value, the node by its class or its title: the front end does so too, but not for API prompts."""
+    nodes = list((prompt or {}).values())
+
+    def widget_value(asked: re.Match[str]) -> str:
+        of_class, titled = ([node for node in nodes if name(node) == asked[1]] for name in (_class_of, _title_of))
+        value = (of_class or titled)[0]["inputs"].get(asked[2]) if of_class or titled else None
+        return asked[0] if value is None or isinstance(value, list) else inert(value)
+
+    return WIDGET.sub(widget_value, filename_prefix)
+
+
+def _class_of(node: Mapping[str, Any]) -> Any:
+    return node["class_type"]
+
+
+def _title_of(node: Mapping[str, Any]) -> Any:
+    return node.get("_meta", {}).get("title")
 
 
 def prompt_of(video: Input.Video) -> str:
@@ -79,6 +107,8 @@ def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, re
     WritingFailed when making the frames or writing them fails, on a full disk for example; the latent is kept then.
     """
     stream = stream_of(video)
+    audio, warnings = playable(stream.audio)
+    stream = replace(stream, audio=audio)
     clip = watched(levels(stream, video_format), stream.count)
     try:
         if reverse:
@@ -90,7 +120,7 @@ def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, re
         raise
     except Exception as error:
         raise WritingFailed(f"the video could not be written: {error}.{_room_for(error)}{where_kept(keep_latent_of(video))}") from error
-    return SavedVideo(InputImpl.VideoFromFile(str(part.target)), part.target, subfolder)
+    return SavedVideo(InputImpl.VideoFromFile(str(part.target)), part.target, subfolder, tuple(warnings))
 
 
 def _room_for(error: Exception) -> str:
@@ -101,8 +131,8 @@ def _room_for(error: Exception) -> str:
 
 def claimed_file(filename_prefix: str, stream: FrameStream, video: VideoFormat) -> tuple[PartFile, str]:
     """The next numbered file for this prefix, claimed against other writers, and its folder below the output folder."""
-    output = check_prefix(filename_prefix)
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(output), stream.width, stream.height)
+    prefix, output = check_prefix(filename_prefix), str(Path(folder_paths.get_output_directory()).resolve())
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, stream.width, stream.height)
     remove_stale_parts(Path(folder), name)
     while True:
         try:
