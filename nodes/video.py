@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from .engine.video.formats import AUTO, MUXERS, QUALITIES, WRITE_MODES, VideoFormat, available_codecs, check_format
+from .engine.video.formats import AUTO, MUXERS, QUALITIES, WRITE_MODES, VideoFormat, available_codecs, check_format, check_rate
 from .host import messages
-from .host.video import saving
+from .host.video import plan, saving
 from .widgets import CATEGORY, advanced, found_by, verdict
 
 
@@ -18,7 +18,7 @@ class Wan22SaveVideo(io.ComfyNode):
             **found_by("MP4", "video combine", "reverse video", "export"),
             description="Writes an H.264 MP4 in BT.709 colours that plays everywhere; dropping it on ComfyUI restores the workflow.",
             inputs=[
-                io.Video.Input("video", tooltip="Any VIDEO."),
+                io.Video.Input("video", lazy=True, tooltip="Any VIDEO."),
                 io.String.Input("filename_prefix", default="video/Wan22",
                                 tooltip="Below ComfyUI's output folder; %width%, %height%, %date:yyyy-MM-dd% and %Node.widget% are filled in."),
                 io.Combo.Input("video_quality", options=list(QUALITIES), default="high",
@@ -43,6 +43,17 @@ class Wan22SaveVideo(io.ComfyNode):
                         codec: str | None = "h264", container: str | None = AUTO, bit_depth: int | None = 8) -> bool | str:
         encoder = verdict(check_format, video_quality, video_write_mode, codec, container, bit_depth)
         return verdict(saving.check_prefix, filename_prefix) if encoder is True else encoder
+
+    @classmethod
+    def check_lazy_status(cls, video: io.Video.Type | None = None, codec: str = "h264", **_: object) -> list[str]:
+        """Comes before anything is computed: the last moment to refuse for nothing."""
+        if video is not None:
+            return []
+        rate = plan.planned_rate(cls.hidden.prompt or {}, cls.hidden.unique_id)
+        if rate is not None:
+            check_rate(codec, rate)
+        plan.wait(cls.hidden.unique_id)
+        return ["video"]
 
     @classmethod
     def execute(cls, video: io.Video.Type, filename_prefix: str, video_quality: str, video_write_mode: str, reverse_video: bool,

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import subprocess
 import unittest.mock
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import pytest
 import torch
 
@@ -111,6 +113,30 @@ def test_a_file_is_streamed_and_equals_what_core_reads(pack: ModuleType, files: 
     assert (stream.count, stream.rate, stream.width, stream.height) == (20, 10, 48, 32)
     assert stream.audio.sample_rate == core.audio["sample_rate"]
     torch.testing.assert_close(stream.audio.waveform, core.audio["waveform"][0])
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_file_stays_upright_and_keeps_its_pixels_shape_through_interpolation_and_saving(pack: ModuleType, frames: ModuleType, tmp_path: Path,
+                                                                                          degrees: int) -> None:
+    from comfy_api.latest import InputImpl
+    picture = torch.zeros(1, 32, 64, 3)
+    picture[:, :16, :32] = 1  # bright where the file's first corner is
+    stream = frames.FrameStream(64, 32, 5, Fraction(10), lambda: frames.chunks(picture.expand(5, -1, -1, -1)), None, Fraction(4, 3))
+    pack.nodes.host.video.lazy.LazyVideo(stream).save_to(str(tmp_path / "lying.mp4"))
+    turned = tmp_path / "turned.mp4"
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-display_rotation", str(degrees), "-i", str(tmp_path / "lying.mp4"),
+                    "-c", "copy", str(turned)], check=True)
+    interpolation = pack.nodes.host.video.interpolation
+    network = interpolation.load_interpolator("rife")
+    video = interpolation.interpolated(InputImpl.VideoFromFile(str(turned)), network, 1, True, 0.0)
+    video.save_to(str(tmp_path / "again.mp4"))
+    with av.open(str(tmp_path / "again.mp4")) as container:
+        saved = container.streams.video[0]
+        assert (saved.frames, saved.average_rate) == (9, 20)
+        assert saved.sample_aspect_ratio == (Fraction(4, 3) if degrees % 180 == 0 else Fraction(3, 4))
+        assert (saved.width, saved.height) == ((64, 32) if degrees % 180 == 0 else (32, 64))
+    shown = torch.from_numpy(videos.pixels(tmp_path / "again.mp4")[0]) / 255
+    torch.testing.assert_close(shown, torch.rot90(picture[0], degrees // 90), atol=0.25, rtol=0)
 
 
 @pytest.mark.parametrize("container", ["webm", "mkv"])
