@@ -336,9 +336,11 @@ def test_unknown_settings_are_refused(make: Callable[[], object], complaint: str
 def test_sizes_that_an_encoder_takes_are_written_and_others_refused_before_a_frame_is_made(tmp_path: Path, codec: str) -> None:
     """At the limits of each side, the other as small as it may be, and one step beyond."""
     limits, video = CODECS[codec].limits, VideoFormat("low", "fast", codec, bit_depth=available_bit_depths(codec)[-1])
-    for width, height in ((limits.least, limits.least), (limits.least + 1, limits.least), (limits.least, limits.least + 31)):
+    long_side = max(limits.least, limits.long_side)
+    for width, height in ((long_side, limits.least), (long_side + 1, limits.least), (limits.least, long_side + 31)):
         written(tmp_path / f"{width}x{height}.{video.extension}", stream_of(torch.zeros(1, height, width, 3)), video)
-    for width, height in ((limits.least - 1, 64), (64, limits.least - 1), (1, 1), (limits.width + 2, 64), (64, limits.height + 2)):
+    beyond = [(limits.least - 1, 64), (64, limits.least - 1), (long_side - 1, limits.least), (limits.width + 2, 64), (64, limits.height + 2)]
+    for width, height in ((1, 1), *beyond):
         with pytest.raises(ValueError, match=rf"the picture is {width}x{height}, and {codec} takes {limits.least}x{limits.least} to .*Resize it"):
             write(str(tmp_path / "refused"), unmade(), FrameStream(width, height, 1, Fraction(16), unmade), video, {})
 

@@ -33,15 +33,17 @@ class Effort:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an encoder takes: the least side of a picture, the most width and height, all in even pixels, and frames per second."""
+    """What an encoder takes: the least side of a picture, its most width and height, frames per second, and the least longer side, in even pixels."""
 
     least: int = 2
     width: int = 65534
     height: int = 65534
     rate: int | None = None
+    long_side: int = 2
 
     def hold_size(self, width: int, height: int) -> bool:
-        return min(width, height) >= self.least and width // 2 * 2 <= self.width and height // 2 * 2 <= self.height
+        large_enough = min(width, height) >= self.least and max(width, height) >= self.long_side
+        return large_enough and width // 2 * 2 <= self.width and height // 2 * 2 <= self.height
 
     def hold_rate(self, rate: Fraction) -> bool:
         return self.rate is None or rate <= self.rate
@@ -75,7 +77,8 @@ CODECS = {
                   Effort({"preset": "slower"}, (28, 23, 18, 12)), YUV420, ("mp4", "mov", "mkv"), limits=Limits(2, 16384, 16384)),
     "h265": Codec("libx265", Effort({"preset": "ultrafast"}, (25, 18, 13, 9)), Effort({"preset": "fast"}, (30, 23, 18, 12)),
                   Effort({"preset": "slow"}, (31, 25, 20, 14)), YUV420, ("mp4", "mov", "mkv"), {"x265-params": "log-level=error"}, tag="hvc1",
-                  limits=Limits(16, 16384, 16384), few_frames={"x265-params": "log-level=error:bframes=0"}),  # it reorders what it does not have
+                  limits=Limits(16, 16384, 16384, long_side=64), few_frames={"x265-params": "log-level=error:bframes=0"}),
+    # x265 writes beyond its memory where the longer side is 34 to 48, and gives chance for the times of frames that it never had
     "av1": Codec("libsvtav1", Effort({"preset": "6"}, (46, 30, 18, 8)), Effort({"preset": "5"}, (46, 30, 18, 8)),
                  Effort({"preset": "3"}, (46, 30, 18, 8)), YUV420, ("mp4", "webm", "mkv"), limits=Limits(4, 16384, 8704, 240)),
     "vp9": Codec("libvpx-vp9", Effort({"deadline": "realtime", "cpu-used": "7"}, (40, 28, 17, 8)),
@@ -113,7 +116,8 @@ def check_size(codec: str, width: int, height: int) -> None:
     limits = CODECS[codec].limits
     if not limits.hold_size(width, height):
         fitting = [name for name in available_codecs() if CODECS[name].limits.hold_size(width, height)]
-        raise ValueError(f"the picture is {width}x{height}, and {codec} takes {limits.least}x{limits.least} to {limits.width}x{limits.height}. "
+        raise ValueError(f"the picture is {width}x{height}, and {codec} takes {limits.least}x{limits.least} to {limits.width}x{limits.height}"
+                         f"{f', one side at least {limits.long_side}' if limits.long_side > limits.least else ''}. "
                          f"Resize it before it is saved{_or_choose(fitting)}.")
 
 
