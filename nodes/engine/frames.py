@@ -49,8 +49,8 @@ class FrameStream:
     rate: Fraction
     pull: Callable[[], Iterator[torch.Tensor]]
     audio: Audio | None = None
-    seams: tuple[int, ...] = ()
     pixel_aspect: Fraction = Fraction(1)
+    seams: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
