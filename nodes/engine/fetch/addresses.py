@@ -38,12 +38,19 @@ class AddressRules:
 
     `hosts` holds names, "*.name" for all names below one, "name:port" for a port other than 443; None allows every public host at its usual port.
     `redirect_hosts` are further ones that only a redirect may lead to. `networks` ("192.168.1.0/24") may be reached although they are not public.
+    `settings` is where the owner writes these rules, and `hosts_setting` what `hosts` is called there: every refusal says what would allow it.
     """
 
     hosts: tuple[str, ...] | None = None
     redirect_hosts: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     plain_http: bool = False
+    settings: str = ""
+    hosts_setting: str = "hosts"
+
+    def cure(self, name: str) -> str:
+        """A sentence about the setting that allows what was refused."""
+        return f" Its owner can allow it in {self.settings}.{name}." if self.settings else ""
 
     def __post_init__(self) -> None:
         for host in (*(self.hosts or ()), *self.redirect_hosts):
@@ -89,17 +96,19 @@ def check_url(url: str, rules: AddressRules, redirected: bool = False) -> URL:
     except ValueError:
         raise AddressRefused(f"{shown(url)} is no address. It must look like https://example.com/folder/file.safetensors.") from None
     if parsed.scheme.lower() != "https" and not (rules.plain_http and parsed.scheme.lower() == "http"):
-        raise AddressRefused(f"{shown(url)} does not begin with https://. Only encrypted addresses are used.")
+        raise AddressRefused(f"{shown(url)} does not begin with https://. Only encrypted addresses are used.{rules.cure('plain_http')}")
     if "@" in parsed.raw_authority:
         raise AddressRefused(f"{shown(url)} holds a name or password before its host. Leave that out.")
     literal = _literal(host, url, "[" in parsed.raw_authority)
     if literal is not None and not rules.reach(literal):
-        raise AddressRefused(f"{shown(url)} is not on the public internet, and this server is not set up to go there.")
+        raise AddressRefused(f"{shown(url)} is not on the public internet, and this server is not set up to go there.{rules.cure('networks')}")
     usual = parsed.explicit_port in (None, 443 if parsed.scheme.lower() == "https" else 80)
     if rules.hosts is not None:
-        _check_listed(url, host, None if usual else parsed.explicit_port, rules.hosts + (rules.redirect_hosts if redirected else ()))
+        listed, setting = (rules.hosts + rules.redirect_hosts, "redirect_hosts") if redirected else (rules.hosts, rules.hosts_setting)
+        _check_listed(url, host, None if usual else parsed.explicit_port, listed, rules.cure(setting))
     elif not usual and (literal is None or is_public(literal)):
-        raise AddressRefused(f"{shown(url)} uses port {parsed.explicit_port}; only the usual port 443 is used.")
+        raise AddressRefused(f"{shown(url)} uses port {parsed.explicit_port}; only the usual port 443 is used."
+                             + rules.cure(rules.hosts_setting))
     return parsed
 
 
@@ -114,11 +123,11 @@ def _literal(host: str, url: str, bracketed: bool) -> IPAddress | None:
     return None
 
 
-def _check_listed(url: str, host: str, port: int | None, listed: tuple[str, ...]) -> None:
+def _check_listed(url: str, host: str, port: int | None, listed: tuple[str, ...], cure: str) -> None:
     """AddressRefused unless one of `listed` names this host; `port` is None for the usual one."""
     if not any(_matches(pattern, host, port) for pattern in listed):
         where = host if port is None else f"{host}:{port}"
-        raise AddressRefused(f"{shown(url)}: {where} is not among the hosts this server may use: {', '.join(listed) or 'none'}.")
+        raise AddressRefused(f"{shown(url)}: {where} is not among the hosts this server may use: {', '.join(listed) or 'none'}.{cure}")
 
 
 def _matches(pattern: str, host: str, port: int | None) -> bool:
@@ -144,7 +153,8 @@ class CheckedResolver(AbstractResolver):
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         addresses = await self._inner.resolve(host, port, family)
         if not all(self._rules.reach(ipaddress.ip_address(result["host"])) for result in addresses):
-            raise AddressRefused(f"{shown(host)} leads to an address that is not on the public internet, and this server is not set up to go there.")
+            raise AddressRefused(f"{shown(host)} leads to an address that is not on the public internet, and this server is not set up to go there."
+                                 + self._rules.cure("networks"))
         return addresses
 
     async def close(self) -> None:

@@ -33,7 +33,7 @@ class Downloader:
         """DownloadRefused where the rules alone rule a source out; no request is made."""
         if not self.rules.enabled:
             raise DownloadRefused(f"LoRA downloads are switched off on this server, so {source} is not fetched. "
-                                  "Name a file from its loras folder, or ask its owner to switch downloads on.")
+                                  "Name a file from its loras folder, or ask its owner to set downloads.enabled.")
         try:
             check_url(source.address(self.rules.hub), self.rules.addresses)
         except AddressRefused as error:

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from .rules import DownloadRefused
+from .rules import DownloadFailed, DownloadRefused
 from .safetensors_header import HeaderCheck
 
 P = ParamSpec("P")
@@ -17,13 +18,15 @@ T = TypeVar("T")
 
 PROGRESS_STEP = 0.05
 PROGRESS_SECONDS = 5.0
+SPARE_BYTES = 2**29  # what a file leaves free on the disk
 
 
 class PartialFile:
     """The part of a file that has come so far. DownloadRefused as soon as it is too large, no safetensors file, or not of the promised size."""
 
-    def __init__(self, part: Path, max_bytes: int, promised: int | None) -> None:
-        self.size = 0
+    def __init__(self, part: Path, max_bytes: int, promised: int | None, setting: str = "downloads.max_bytes") -> None:
+        """`setting` is where the owner set `max_bytes`."""
+        self.size, self._setting = 0, setting
         self._max_bytes, self._promised = max_bytes, promised
         self._header, self._digest = HeaderCheck(), hashlib.sha256()
         self._file = part.open("r+b", buffering=0)
@@ -60,10 +63,19 @@ class PartialFile:
         needed = self._header.file_bytes
         largest = max(self.size, self._promised or 0, needed or 0)
         if largest > self._max_bytes:
-            raise DownloadRefused(f"the file has {largest} bytes or more; this server takes at most {self._max_bytes}. Choose a smaller one.")
+            raise DownloadRefused(f"the file has {largest} bytes or more; this server takes at most {self._max_bytes}. Choose a smaller one, "
+                                  f"or ask its owner to raise {self._setting}.")
         if needed is not None and (self.size > needed or self._promised not in (None, needed)):
             raise DownloadRefused(f"the file's safetensors header needs {needed} bytes and it has {self._promised or self.size}: "
                                   "it is truncated or no safetensors file. Choose another one.")
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """DownloadFailed where the disk of `folder` has no room for `needed` bytes more and some to spare."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE_BYTES:
+        raise DownloadFailed(f"the server's disk has {megabytes(free)} free; this file needs {megabytes(needed)} and leaves "
+                             f"{megabytes(SPARE_BYTES)}. Its owner must free space.")
 
 
 class Progress:

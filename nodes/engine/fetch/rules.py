@@ -10,7 +10,8 @@ from yarl import URL
 from .addresses import AddressRules, check_url
 
 HUB = "https://huggingface.co"
-HOSTS = ("huggingface.co", "civitai.com", "civitai.red")  # Civitai shows all its models only under its second name
+HOSTS = ("huggingface.co", "civitai.com", "civitai.red", "*.fal.media")
+"""Civitai shows all its models only under its second name; what was trained at fal lies at v3.fal.media, v3b.fal.media and the like."""
 REDIRECT_HOSTS = ("*.hf.co", "*.huggingface.co", "*.civitai.com", "*.r2.cloudflarestorage.com")
 """Where the hosts above keep their files. Hugging Face's guide "Downloading behind a proxy or firewall" names these wildcards; Civitai's links lead
 to b2.civitai.com or to civitai-delivery-worker-prod.<account>.r2.cloudflarestorage.com. Anyone can rent storage there: no request may name them."""
@@ -65,18 +66,26 @@ class DownloadRules(Rules):
 
     @property
     def addresses(self) -> AddressRules:
-        return AddressRules(self.allowed_hosts, self.redirect_hosts, self.networks, self.plain_http)
+        return AddressRules(self.allowed_hosts, self.redirect_hosts, self.networks, self.plain_http, "downloads", "allowed_hosts")
+
+
+class UploadRules(Rules):
+    """Whether LoRAs may be sent to this server, and how large one may be in bytes."""
+
+    enabled: bool = True
+    max_bytes: int = Field(default=4 * 2**30, gt=0)
 
 
 class WebhookRules(Rules):
-    """Where webhooks may be (`hosts` None: every public one), seconds per attempt and for all of them, and the pauses between attempts."""
+    """Where webhooks may be (`hosts` None: every public one), seconds per attempt and for all of them, and the pauses between attempts: ten within
+    two hours, as the hosted service."""
 
     hosts: tuple[str, ...] | None = None
     networks: tuple[str, ...] = ()
     plain_http: bool = False
     seconds: float = Field(default=15.0, gt=0)
-    total_seconds: float = Field(default=30.0, gt=0)
-    pauses: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 4.0)
+    total_seconds: float = Field(default=7200.0, gt=0)
+    pauses: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 4.0, 15.0, 60.0, 180.0, 600.0, 1200.0, 1800.0, 3000.0)
 
     @model_validator(mode="after")
     def _check(self) -> "WebhookRules":
@@ -85,4 +94,4 @@ class WebhookRules(Rules):
 
     @property
     def addresses(self) -> AddressRules:
-        return AddressRules(self.hosts, networks=self.networks, plain_http=self.plain_http)
+        return AddressRules(self.hosts, networks=self.networks, plain_http=self.plain_http, settings="webhooks")

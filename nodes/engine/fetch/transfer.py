@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,13 @@ from urllib.parse import unquote
 import aiohttp
 
 from .cache import Entry
-from .partial_file import PartialFile, Progress, in_thread, megabytes
+from .partial_file import PartialFile, Progress, check_space, in_thread, megabytes
 from .redirects import Answer, followed
 from .rules import DownloadFailed, DownloadRefused, DownloadRules
 from .sources import RepoFile, WebFile, chosen
 
 Log = Callable[[str], None]
 MAX_LIST_BYTES = 8 * 2**20  # the hub's description of a repository with 50,000 files
-SPARE_BYTES = 2**29  # what a download leaves free on the disk
 CHUNK_BYTES = 2**20
 LATER = (408, 425, 429)  # and 5xx: the server is busy, the request is right
 
@@ -95,19 +93,13 @@ class Transfer:
         partial = PartialFile(self.entry.part, self.rules.max_bytes, promised)
         try:
             await in_thread(partial.recall)
-            self._check_space((promised or 0) - partial.size)
+            check_space(self.entry.folder, (promised or 0) - partial.size)
             async for chunk in answer.response.content.iter_chunked(CHUNK_BYTES):
                 await in_thread(partial.add, chunk)
                 progress.at(partial.size)
             return partial.finished()
         finally:
             partial.close()
-
-    def _check_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self.entry.folder).free
-        if free < needed + SPARE_BYTES:
-            raise DownloadFailed(f"the server's disk has {megabytes(free)} free; this download needs {megabytes(needed)} and leaves "
-                                 f"{megabytes(SPARE_BYTES)}. Its owner must free space.")
 
 
 def _goes_on(answer: Answer, have: int, etag: str) -> bool:
@@ -130,12 +122,12 @@ def _check_status(answer: Answer, source: RepoFile | WebFile) -> None:
         raise DownloadFailed(f"{source}: {response.url.raw_host} answered {response.status}. Try again later.")
     if response.status in (401, 403):
         raise DownloadRefused(f"{source}: {response.url.raw_host} answered {response.status}. It does not exist, or this server's owner must set "
-                              "a token for that host and accept the model's terms there.")
+                              "a token for that host (downloads.tokens) and accept the model's terms there.")
     if response.status not in (200, 206):
         raise DownloadRefused(f"{source}: {response.url.raw_host} answered {response.status}. Check the path and weight_name.")
     if response.content_type == "text/html":
         raise DownloadRefused(f"{source} is a web page, not a file: use the address of its download button. "
-                              "If that leads to a login, this server's owner must set a token for the host.")
+                              "If that leads to a login, this server's owner must set a token for the host (downloads.tokens).")
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise DownloadFailed(f"{source}: {response.url.raw_host} sent it compressed although that was not asked for.")
 

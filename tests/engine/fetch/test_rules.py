@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from engine.fetch.addresses import AddressRefused, CheckedResolver, check_url
 from engine.fetch.download import Downloader
-from engine.fetch.rules import DownloadRefused, DownloadRules
+from engine.fetch.rules import DownloadRefused, DownloadRules, WebhookRules
 from engine.fetch.sources import WebFile
 from file_host import SECRET, SHA, Host, fetch, rules, run
 
@@ -70,3 +71,51 @@ def test_over_http_a_token_goes_to_the_hub_alone(tmp_path: Path):
 def test_rules_that_mean_nothing_are_refused(options: dict[str, Any]):
     with pytest.raises(ValueError):
         DownloadRules(**options)
+
+
+@pytest.mark.parametrize("url", ["https://v3.fal.media/files/panda/style.safetensors", "https://v3b.fal.media/files/b/x/style.safetensors"])
+def test_what_was_trained_at_the_hosted_service_may_be_fetched(url: str, tmp_path: Path):
+    Downloader(tmp_path, DownloadRules(enabled=True)).check(WebFile(url))
+
+
+OPENED: list[tuple[str, str, dict[str, Any]]] = [
+    ("https://example.com/x", "allowed_hosts", {"allowed_hosts": ("example.com",)}),
+    ("https://huggingface.co:8443/x", "allowed_hosts", {"allowed_hosts": ("huggingface.co:8443",)}),
+    ("http://huggingface.co/x", "plain_http", {"plain_http": True}),
+    ("https://192.168.1.5/x", "networks", {"networks": ("192.168.1.0/24",), "allowed_hosts": ("192.168.1.5",)})]
+
+
+@pytest.mark.parametrize(("url", "setting", "opened"), OPENED)
+def test_a_refusal_names_the_setting_that_allows_what_was_refused(tmp_path: Path, url: str, setting: str, opened: dict[str, Any]):
+    with pytest.raises(DownloadRefused, match=f"downloads.{setting}"):
+        Downloader(tmp_path, DownloadRules(enabled=True)).check(WebFile(url))
+    with pytest.raises(DownloadRefused, match="downloads.enabled"):
+        Downloader(tmp_path, DownloadRules(**opened)).check(WebFile(url))
+    Downloader(tmp_path, DownloadRules(enabled=True, **opened)).check(WebFile(url))
+
+
+@pytest.mark.parametrize(("url", "setting", "opened"), [
+    ("https://example.com:8443/x", "hosts", {"hosts": ("example.com:8443",)}), ("http://example.com/x", "plain_http", {"plain_http": True}),
+    ("https://192.168.1.5/x", "networks", {"networks": ("192.168.1.0/24",)})])
+def test_a_webhooks_refusal_does_so_too(url: str, setting: str, opened: dict[str, Any]):
+    with pytest.raises(AddressRefused, match=f"webhooks.{setting}"):
+        check_url(url, WebhookRules().addresses)
+    check_url(url, WebhookRules(**opened).addresses)
+
+
+def test_a_name_that_leads_to_a_private_address_is_refused_by_the_networks_that_would_allow_it():
+    with pytest.raises(AddressRefused, match="downloads.networks"):
+        asyncio.run(CheckedResolver(DownloadRules().addresses).resolve("localhost"))
+
+
+def test_a_redirect_and_a_size_name_theirs(tmp_path: Path):
+    host = Host()
+
+    async def away(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "https://example.com/x"})
+
+    with pytest.raises(DownloadRefused, match="downloads.max_bytes"):
+        fetch(host, tmp_path, max_bytes=1000)
+    host.handle = away
+    with pytest.raises(DownloadRefused, match="downloads.redirect_hosts"):
+        fetch(host, tmp_path)

@@ -11,7 +11,7 @@ import torch
 from aiohttp import web
 from safetensors.torch import load_file
 
-from engine.fetch import transfer
+from engine.fetch import partial_file
 from engine.fetch.download import Downloader
 from engine.fetch.rules import DownloadFailed, DownloadRefused
 from engine.fetch.sources import RepoFile, WebFile
@@ -290,7 +290,7 @@ def test_a_server_that_is_not_there(tmp_path: Path):
 
 
 def test_a_full_disk_is_told_before_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transfer, "SPARE_BYTES", 2**60)
+    monkeypatch.setattr(partial_file, "SPARE_BYTES", 2**60)
     with pytest.raises(DownloadFailed, match="must free space"):
         fetch(Host(), tmp_path)
 
