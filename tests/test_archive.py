@@ -148,10 +148,13 @@ def test_the_version_is_the_newest_in_the_change_log() -> None:
 
 
 def test_dependencies_are_what_the_code_imports_and_a_floor_for_the_front_end() -> None:
-    """The registry reads pyproject.toml."""
+    """The registry reads pyproject.toml. What stands there as optional is imported, and named to who lacks it, by engine.packages alone."""
     (floor,) = [line for line in PROJECT["project"]["dependencies"] if line.startswith("comfyui-frontend-package>=")]
     dependencies = [line for line in PROJECT["project"]["dependencies"] if line != floor]
-    assert set(dependencies) == imported_packages() and len(dependencies) == len(set(dependencies))
+    optional = {name for names in PROJECT["project"]["optional-dependencies"].values() for name in names}
+    assert set(dependencies) | optional == imported_packages() and len(dependencies) == len(set(dependencies)) and not optional & set(dependencies)
+    for name in optional:
+        assert f'"{name}"' in (ROOT / "nodes" / "engine" / "packages.py").read_text(encoding="utf-8")
 
 
 def test_requirements_are_the_dependencies_that_comfyui_may_not_bring() -> None:

@@ -19,6 +19,13 @@ def text_fixer() -> ModuleType:
     return ftfy
 
 
+def ed25519() -> ModuleType:
+    """The ED25519 part of cryptography; ValueError where it cannot be imported."""
+    with _told_how_to_install("cryptography"):
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    return ed25519
+
+
 @contextmanager
 def _told_how_to_install(package: str) -> Iterator[None]:
     try:

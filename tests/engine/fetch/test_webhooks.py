@@ -17,14 +17,14 @@ PATIENT = {"seconds": 60.0, "total_seconds": 300.0, "pauses": (0.0, 0.01)}
 PAYLOAD = {"request_id": "1", "status": "OK", "payload": {"video": {"url": "x"}}}
 
 
-def send(handler: Handler, payload: Any = PAYLOAD, **rules: Any) -> tuple[bool, list[str]]:
+def send(handler: Handler, payload: Any = PAYLOAD, signed: Any = lambda body: {}, **rules: Any) -> tuple[bool, list[str]]:
     async def run() -> tuple[bool, list[str]]:
         app = web.Application()
         app.router.add_post("/services/path-secret", handler)
         said: list[str] = []
         async with served(app) as port:
             url = f"http://127.0.0.1:{port}/services/path-secret?token=query-secret"
-            return await deliver(url, payload, WebhookRules(**{**OPEN, **PATIENT, **rules}), said.append), said
+            return await deliver(url, payload, WebhookRules(**{**OPEN, **PATIENT, **rules}), said.append, signed=signed), said
     return asyncio.run(run())
 
 
@@ -133,3 +133,21 @@ def test_an_address_nobody_answers_is_no_error():
 def test_times_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="greater than 0"):
         WebhookRules(seconds=0)
+
+
+def test_each_attempt_is_signed_anew():
+    """Verifiers refuse what is older than five minutes, and the last attempt comes after two hours."""
+    seen: list[tuple[bytes, str]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((await request.read(), request.headers["Signature"]))
+        return web.Response(status=500 if len(seen) < 3 else 200)
+
+    numbers = iter("123")
+    taken, _ = send(handler, signed=lambda body: {"Signature": f"{len(body)} {next(numbers)}"})
+    assert taken and [signature for _, signature in seen] == [f"{len(seen[0][0])} {number}" for number in "123"]
+
+
+def test_a_webhook_that_is_down_is_tried_ten_times_within_two_hours():
+    rules = WebhookRules()
+    assert len(rules.pauses) == 9 and 3600 < sum(rules.pauses) + 10 * rules.seconds <= rules.total_seconds == 7200

@@ -1,0 +1,68 @@
+"""Webhooks are signed in the hosted service's form, by one key that stays; without the package for it they go out unsigned, said once."""
+
+import base64
+import hashlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from engine.fetch.signatures import Letter, Signer
+
+LETTER, BODY = Letter("request", "user"), b'{"a": 1}'
+
+
+def signer(folder: Path, said: list[Any] | None = None) -> Signer:
+    return Signer(folder / "webhook_key", lambda *words: (said if said is not None else []).append(words))
+
+
+def verify(headers: Any, body: bytes, jwks: dict[str, Any]) -> None:
+    (key,) = jwks["keys"]
+    public = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"] + "="))
+    lines = [*(headers[f"X-Fal-Webhook-{name}"] for name in ("Request-Id", "User-Id", "Timestamp")), hashlib.sha256(body).hexdigest()]
+    public.verify(bytes.fromhex(headers["X-Fal-Webhook-Signature"]), "\n".join(lines).encode())
+
+
+def test_the_signature_is_about_the_request_its_owner_the_time_and_the_body(tmp_path: Path) -> None:
+    signs = signer(tmp_path)
+    headers = signs.headers(LETTER, BODY, 1_700_000_000.9)
+    assert headers["X-Fal-Webhook-Timestamp"] == "1700000000"
+    verify(headers, BODY, signs.jwks())
+    for changed, body in (({}, b"{}"), ({"X-Fal-Webhook-Request-Id": "x"}, BODY), ({"X-Fal-Webhook-User-Id": "x"}, BODY),
+                          ({"X-Fal-Webhook-Timestamp": "1"}, BODY)):
+        with pytest.raises(InvalidSignature):
+            verify({**headers, **changed}, body, signs.jwks())
+
+
+def test_the_key_stays_and_belongs_to_its_user_alone(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        keys = list(threads.map(lambda _: str(signer(tmp_path).jwks()), range(8)))
+    (file,) = tmp_path.iterdir()
+    assert len(set(keys)) == 1 and (os.name == "nt" or file.stat().st_mode & 0o077 == 0)
+
+
+def no_package(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+
+
+def a_damaged_key(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "webhook_key").write_bytes(b"short")
+
+
+def a_folder_for_a_key(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "webhook_key").mkdir()
+
+
+@pytest.mark.parametrize("fault", [no_package, a_damaged_key, a_folder_for_a_key])
+def test_what_cannot_be_signed_goes_out_unsigned_and_that_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
+    fault(tmp_path, monkeypatch)
+    said: list[Any] = []
+    signs = signer(tmp_path, said)
+    assert [signs.headers(LETTER, BODY, 0), signs.headers(LETTER, BODY, 0), signs.jwks()] == [{}, {}, {"keys": []}]
+    assert len(said) == 1 and "unsigned" in said[0][0]
+    assert fault is not no_package or "pip install cryptography" in str(said[0][1])
