@@ -14,6 +14,7 @@ REQUESTS = f"/queue/{APP}/requests"
 PROXY = "/fal/proxy"
 OPENAPI = "/fal/openapi.json"
 
+STILL_IN_PROGRESS = "Request is still in progress"  # what programs compare the answer of the result address with, to the letter
 ASKED_AGAIN = {408, 409, 429, 502, 503, 504}  # the clients repeat what is answered with these
 LOG_LINE = {"message", "level", "source", "timestamp"}
 OUTPUT = {"video", "prompt", "seed"}

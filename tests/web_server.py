@@ -32,6 +32,8 @@ class Web:
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.received: list[tuple[dict[str, str], bytes]] = []  # headers and body of each of `posted`
+        self.down: set[str] = set()  # where nothing is taken
         self.arrived = threading.Condition()
         self.held: dict[str, threading.Event] = {}
         outer = self
@@ -48,13 +50,14 @@ class Web:
                 self.wfile.write(content if allowed and content else b"")
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
                 with outer.arrived:
-                    outer.posted.append((self.path, body))
+                    outer.posted.append((self.path, json.loads(body)))
+                    outer.received.append((dict(self.headers), body))
                     outer.arrived.notify_all()
                 outer.wait_for(self.path)
                 with contextlib.suppress(OSError):  # who asked may be gone by now
-                    self.send_response(200)
+                    self.send_response(503 if self.path in outer.down else 200)
                     self.end_headers()
 
             def log_message(self, *_: object) -> None:

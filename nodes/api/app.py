@@ -8,23 +8,36 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from aiohttp import web
 from pydantic import BaseModel
 
 from ..engine.fetch.addresses import AddressRefused, check_url
 from ..engine.log import log
-from . import contract
-from .contract import APP, ENDPOINT, MAX_BODY_BYTES, METHODS, QUEUE, Cancellation, TextToVideoInput
-from .errors import ApiError, BadRequest, Cancelled, Detail, InternalError, InvalidRequest, NotFound, PayloadTooLarge, StillInProgress, Unauthorized
-from .jobs import COMPLETED, IN_QUEUE, Job
+from . import contract, uploads
+from .contract import APP, ENDPOINT, MAX_BODY_BYTES, Cancellation, TextToVideoInput
+from .errors import (
+    ApiError,
+    BadRequest,
+    Cancelled,
+    Detail,
+    InternalError,
+    InvalidRequest,
+    KeysMissing,
+    NotFound,
+    PayloadTooLarge,
+    StillInProgress,
+    Unauthorized,
+)
+from .headers import QUEUE, QUEUE_AT_FAL, Preferences, Target
+from .jobs import COMPLETED, IN_QUEUE, Job, Repeats
 from .openapi import document
 from .settings import Settings
-from .trust import is_local
+from .trust import stranger
+from .uploads import Uploads
 
-PROXY, OPENAPI = "/fal/proxy", "/fal/openapi.json"
-FAL_HOSTS = {"fal.run": "", "queue.fal.run": QUEUE}  # where the clients think they are, and which of our addresses that is
+OPENAPI, JWKS = "/fal/openapi.json", "/fal/.well-known/jwks.json"
 STREAM_SECONDS = 0.2
 PING_SECONDS = 5.0  # proxies cut a stream that says nothing for a minute
 HANG_UP_SECONDS = 1.0  # until it is noticed that a waiting client is gone
@@ -33,7 +46,11 @@ HANG_UP_SECONDS = 1.0  # until it is noticed that a waiting client is gone
 class Service(Protocol):
     """Whoever makes the videos: this ComfyUI, or many."""
 
-    async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None) -> Job:
+    @property
+    def uploads(self) -> Uploads:
+        """Where it keeps what clients send."""
+
+    async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None, preferences: Preferences) -> Job:
         """A job that waits. ApiError where it cannot."""
 
     def job(self, request_id: str, owner: str) -> Job:
@@ -45,30 +62,53 @@ class Service(Protocol):
     def queue_position(self, job: Job) -> int:
         """How many are ahead of it."""
 
+    def jwks(self) -> dict[str, Any]:
+        """The keys that verify its webhooks."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A video that somebody wants; two that are equal are the same call, sent again."""
+
+    owner: str
+    parameters: str
+    webhook: str | None
+    preferences: Preferences
+
 
 @dataclass(frozen=True)
 class Call:
-    """One request to the API: whose it is, for which job, and the address that the caller knows the server by."""
+    """One request to the API: whose it is, for which job, and the addresses that the caller knows the server and its queue by."""
 
     request: web.Request
     service: Service
     settings: Settings
+    repeats: Repeats
     owner: str
     base_url: str
+    queue_url: str
     query: dict[str, list[str]]
-    request_id: str
+    names: dict[str, str]
 
     def job(self) -> Job:
-        return self.service.job(self.request_id, self.owner)
+        return self.service.job(self.names["request_id"], self.owner)
 
     def parameter(self, name: str) -> str:
         return self.query.get(name, [""])[-1]
 
-    async def submitted(self) -> Job:
-        request = contract.parse(await self._body())
-        return await self.service.submit(request, self.owner, self.base_url, self._webhook())
+    async def order(self) -> Order:
+        parameters = contract.parse(await self.body()).model_dump_json()
+        return Order(self.owner, parameters, self._webhook(), Preferences.of(self.request.headers))
 
-    async def _body(self) -> bytes:
+    async def submitted(self, order: Order) -> Job:
+        parameters = TextToVideoInput.model_validate_json(order.parameters)
+        return await self.service.submit(parameters, self.owner, self.base_url, order.webhook, order.preferences)
+
+    def is_gone(self) -> bool:
+        """Whether the caller hung up."""
+        return self.request.transport is None or self.request.transport.is_closing()
+
+    async def body(self) -> bytes:
         try:
             body = await self.request.clone(client_max_size=MAX_BODY_BYTES + 1).read()
         except web.HTTPRequestEntityTooLarge as error:
@@ -91,24 +131,24 @@ class Call:
     def state(self, job: Job, first_line: int = 0) -> dict[str, Any]:
         with_logs = self.parameter("logs").lower() in ("1", "true")
         position = self.service.queue_position(job) if job.status == IN_QUEUE else 0
-        return contract.body(contract.state(job, self.base_url, position, with_logs, first_line))
+        return contract.body(contract.state(job, self.queue_url, position, with_logs, first_line))
 
 
 async def run(call: Call) -> web.Response:
-    """The synchronous way: the answer is the video, or what kept it from being made."""
-    job = await call.submitted()
-    while job.status != COMPLETED:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(job.done.wait(), HANG_UP_SECONDS)
-        if call.request.transport is None or call.request.transport.is_closing():
-            call.service.cancel(job)  # nobody else knows its id
+    """The synchronous way: the answer is the video, or what kept it from being made. A call that is sent again meanwhile waits for the same job."""
+    order = await call.order()
+    async with call.repeats.job(order, lambda: call.submitted(order), call.service.cancel) as job:
+        while job.status != COMPLETED and not call.is_gone():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(job.done.wait(), HANG_UP_SECONDS)
+        if call.is_gone():
             raise Cancelled
     return _result(job)
 
 
 async def submit(call: Call) -> web.Response:
-    job = await call.submitted()
-    return _model(job, contract.submitted(job, call.base_url, call.service.queue_position(job)))
+    job = await call.submitted(await call.order())
+    return _model(job, contract.submitted(job, call.queue_url, call.service.queue_position(job)))
 
 
 async def status(call: Call) -> web.Response:
@@ -119,9 +159,18 @@ async def status(call: Call) -> web.Response:
 async def stream(call: Call) -> web.StreamResponse:
     """The status as server-sent events, one for each change, the last one COMPLETED; each holds the log lines that are new, since fal's JavaScript
     client adds them up."""
-    job, sent, lines, sent_at = call.job(), "", 0, time.monotonic()
-    events = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Fal-Request-Id": job.request_id})
+    job = call.job()
+    events = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Fal-Request-Id": job.request_id,
+                                         "X-Accel-Buffering": "no"})  # nginx would hold the events back until there are pages of them
     await events.prepare(call.request)
+    with contextlib.suppress(ConnectionError):  # who listened is gone
+        await _send_states(call, job, events)
+        await events.write_eof()
+    return events
+
+
+async def _send_states(call: Call, job: Job, events: web.StreamResponse) -> None:
+    sent, lines, sent_at = "", 0, time.monotonic()
     while True:
         complete, have = job.status == COMPLETED, len(job.logs)
         state = json.dumps(call.state(job, lines))
@@ -133,8 +182,7 @@ async def stream(call: Call) -> web.StreamResponse:
             await events.write(b": still there\n\n")
             sent_at = time.monotonic()
         if complete:
-            await events.write_eof()
-            return events
+            return
         await asyncio.sleep(STREAM_SECONDS)
 
 
@@ -156,35 +204,45 @@ async def cancel(call: Call) -> web.Response:
     return _model(job, Cancellation(status="CANCELLATION_REQUESTED"), 202)
 
 
-HANDLERS: dict[str, Callable[[Call], Awaitable[web.StreamResponse]]] = {
+async def openapi(call: Call) -> web.Response:
+    return web.json_response(document(call.base_url))
+
+
+async def jwks(call: Call) -> web.Response:
+    return web.json_response(call.service.jwks())
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+HANDLERS: dict[str, Handler] = {
     contract.RUN: run, contract.SUBMIT: submit, contract.STATUS: status, contract.STREAM: stream, contract.REQUEST: result, contract.CANCEL: cancel,
-    f"{contract.REQUEST}/response": result}
+    f"{contract.REQUEST}/response": result, **uploads.HANDLERS}
+KEYLESS: dict[str, Handler] = {OPENAPI: openapi, JWKS: jwks, **uploads.WITH_SECRET}  # who asks for these needs no key
+METHODS = contract.METHODS | uploads.METHODS
 
 
 def _pattern(path: str) -> re.Pattern[str]:
     """What answers to a path of the contract: with a slash behind it too, and with the whole name of the model in it."""
     either = re.escape(path).replace(re.escape(f"/{APP}/requests"), f"/(?:{re.escape(APP)}|{re.escape(ENDPOINT)})/requests")
-    return re.compile(either.replace(re.escape("{request_id}"), "(?P<request_id>[^/]+)") + "/?")
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", either) + "/?")
 
 
-ROUTES = [(METHODS.get(path, "GET"), _pattern(path), handler) for path, handler in HANDLERS.items()]
+ROUTES = [(METHODS.get(path, "GET"), _pattern(path), handler) for path, handler in (HANDLERS | KEYLESS).items()]
+
+
+def answered_paths() -> tuple[str, ...]:
+    """The patterns of a server's paths that are the API's: whatever is below them gets its answer in the endpoint's form."""
+    return "/fal-ai", "/fal-ai/{path:.*}", f"{QUEUE}/{{path:.*}}", "/fal", "/fal/{path:.*}"
 
 
 class App:
     """Finds who asks for what, and answers in the endpoint's own forms whatever happens."""
 
     def __init__(self, settings: Settings, service: Service) -> None:
-        self.settings, self.service = settings, service
+        self.settings, self.service, self.repeats = settings, service, Repeats()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(request, self._answer)
-
-    async def show_openapi(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(request, self._openapi)
-
-    async def _guarded(self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
         try:
-            return await answer(request)
+            return await self._answer(request)
         except ApiError as error:
             return web.json_response(error.body(), status=error.status, headers=error.headers())
         except ConnectionError:
@@ -194,19 +252,22 @@ class App:
             failure = InternalError(f"{type(error).__name__}. The server's log says more.")
             return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
 
-    async def _openapi(self, request: web.Request) -> web.Response:
-        return web.json_response(document(self._base_url(request)))
-
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        owner = self.settings.owner(request.headers.get("Authorization", ""), is_local(request.remote, request.headers))
+        target = Target.of(request.path.removeprefix("/api"), request.rel_url.raw_query_string, request.headers)
+        handler, names = _route(request.method, target.path)
+        owner = "" if handler in KEYLESS.values() else self._owner(request)
+        if handler is None:
+            raise NotFound(f"{request.method} {target.path[:200]}")
+        base_url = self._base_url(request)
+        return await handler(Call(request, self.service, self.settings, self.repeats, owner, base_url,
+                                  QUEUE_AT_FAL if target.at_fal else base_url + QUEUE, parse_qs(target.query), names))
+
+    def _owner(self, request: web.Request) -> str:
+        why = stranger(request.remote, request.headers)
+        owner = self.settings.owner(request.headers.get("Authorization", ""), local=not why)
         if owner is None:
-            raise Unauthorized
-        path, query = _target(request)
-        for method, pattern, handler in ROUTES:
-            if method == request.method and (match := pattern.fullmatch(path)):
-                request_id = match.groupdict().get("request_id", "")
-                return await handler(Call(request, self.service, self.settings, owner, self._base_url(request), parse_qs(query), request_id))
-        raise NotFound(f"{request.method} {path[:200]}")
+            raise Unauthorized if self.settings.keys else KeysMissing(why)
+        return owner
 
     def _base_url(self, request: web.Request) -> str:
         if self.settings.public_url:
@@ -217,18 +278,12 @@ class App:
             raise BadRequest("The header Host holds no host.") from error
 
 
-def _target(request: web.Request) -> tuple[str, str]:
-    """Path and query that are meant; behind the proxy address those of the header x-fal-target-url."""
-    path = request.path.removeprefix("/api")
-    if path != PROXY:
-        return path, request.rel_url.raw_query_string
-    try:
-        target = urlsplit(request.headers.get("x-fal-target-url", ""))
-    except ValueError as error:
-        raise BadRequest("The header x-fal-target-url holds no address.") from error
-    if target.hostname not in FAL_HOSTS:
-        raise NotFound(f"The proxy's target at '{(target.hostname or '')[:100]}'")
-    return FAL_HOSTS[target.hostname] + target.path, target.query
+def _route(method: str, path: str) -> tuple[Handler | None, dict[str, str]]:
+    """What answers, and what the path names: a request's id, a file."""
+    for allowed, pattern, handler in ROUTES:
+        if allowed == method and (match := pattern.fullmatch(path)):
+            return handler, match.groupdict()
+    return None, {}
 
 
 def _result(job: Job) -> web.Response:

@@ -8,11 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from .errors import Detail, InvalidRequest
+from .headers import QUEUE
 from .jobs import COMPLETED, IN_QUEUE, Job
 
 APP = "fal-ai/wan"
 ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
-QUEUE = "/queue"  # before the path of what is not waited for
 RUN, SUBMIT = f"/{ENDPOINT}", f"{QUEUE}/{ENDPOINT}"
 REQUEST = f"{QUEUE}/{APP}/requests/{{request_id}}"
 STATUS, STREAM, CANCEL = f"{REQUEST}/status", f"{REQUEST}/status/stream", f"{REQUEST}/cancel"
@@ -22,6 +22,7 @@ MAX_PROMPT_LENGTH = 10_000  # characters; the text encoder reads 512 tokens, and
 MAX_LORAS = 16  # each is read from disk or downloaded, and patched into 14 billion weights
 MAX_BODY_BYTES = 256 * 1024  # both prompts in any script and all LoRAs with long URLs take less
 MAX_SEED = 2**64 - 1  # ComfyUI's
+WRAPPERS = ("input", "arguments")  # what the clients' functions call the request
 
 
 def _sendable(text: str) -> str:
@@ -155,20 +156,20 @@ class Cancellation(_Model):
     status: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]
 
 
-def submitted(job: Job, base_url: str, queue_position: int) -> InQueue:
-    """A new job, which waits behind `queue_position` others."""
-    return InQueue(status="IN_QUEUE", **_addresses(job, base_url), queue_position=queue_position)
+def submitted(job: Job, queue_url: str, queue_position: int) -> InQueue:
+    """A new job, which waits behind `queue_position` others; `queue_url` is where its client takes the queue to be."""
+    return InQueue(status="IN_QUEUE", **_addresses(job, queue_url), queue_position=queue_position)
 
 
-def state(job: Job, base_url: str, queue_position: int, with_logs: bool, first_line: int = 0) -> InQueue | InProgress | Completed:
+def state(job: Job, queue_url: str, queue_position: int, with_logs: bool, first_line: int = 0) -> InQueue | InProgress | Completed:
     """How far the job is, with its log from `first_line` on where that is wanted; of a failed one also why."""
     if job.status == IN_QUEUE:
-        return submitted(job, base_url, queue_position)
+        return submitted(job, queue_url, queue_position)
     lines = [LogLine(**line) for line in job.logs[first_line:]] if with_logs else []
     if job.status != COMPLETED:
-        return InProgress(status="IN_PROGRESS", **_addresses(job, base_url), logs=lines)
+        return InProgress(status="IN_PROGRESS", **_addresses(job, queue_url), logs=lines)
     failure = {"error": job.answer.error, "error_type": job.answer.error_type} if job.answer and job.failed else {}
-    return Completed(status="COMPLETED", **_addresses(job, base_url), logs=lines, metrics=Metrics(**job.metrics()), **failure)
+    return Completed(status="COMPLETED", **_addresses(job, queue_url), logs=lines, metrics=Metrics(**job.metrics()), **failure)
 
 
 def body(answer: BaseModel) -> dict[str, Any]:
@@ -176,10 +177,10 @@ def body(answer: BaseModel) -> dict[str, Any]:
     return answer.model_dump(exclude_unset=True)
 
 
-def _addresses(job: Job, base_url: str) -> dict[str, str]:
-    of_job = {"request_id": job.request_id}
-    return {**of_job, "response_url": base_url + REQUEST.format(**of_job), "status_url": base_url + STATUS.format(**of_job),
-            "cancel_url": base_url + CANCEL.format(**of_job)}
+def _addresses(job: Job, queue_url: str) -> dict[str, str]:
+    places = {"response_url": REQUEST, "status_url": STATUS, "cancel_url": CANCEL}
+    return {"request_id": job.request_id,
+            **{name: queue_url + path.removeprefix(QUEUE).format(request_id=job.request_id) for name, path in places.items()}}
 
 
 def parse(body: bytes) -> TextToVideoInput:
@@ -188,10 +189,20 @@ def parse(body: bytes) -> TextToVideoInput:
     values = _decoded(body)
     if not isinstance(values, dict):
         raise _refused('The body should be a JSON object, such as {"prompt": "..."}', "model_attributes_type", input=values)
+    if (wrapper := _wrapper(values)) is not None:
+        raise _refused(f"The parameters are inside {json.dumps(wrapper[:80])}; send them without it, as {{\"prompt\": \"...\"}}. "
+                       "The clients' functions take such a wrapper, and what they send is its content", "value_error", wrapper)
     try:
         return TextToVideoInput.model_validate(values)
     except ValidationError as error:
         raise InvalidRequest.of(error) from error
+
+
+def _wrapper(values: dict[str, Any]) -> str | None:
+    """The name of what was put around a request: `input` in JavaScript and on other hosts, `arguments` in Python."""
+    if "prompt" in values:
+        return None
+    return next((name for name, value in values.items() if isinstance(value, dict) and ("prompt" in value or name in WRAPPERS)), None)
 
 
 def _decoded(body: bytes) -> Any:
@@ -216,5 +227,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _refused(msg: str, kind: str, *place: int, **more: Any) -> InvalidRequest:
+def _refused(msg: str, kind: str, *place: int | str, **more: Any) -> InvalidRequest:
     return InvalidRequest([Detail(("body", *place), msg, kind, **more)])

@@ -38,10 +38,11 @@ class ModelErrorBody(BaseModel):
 
 
 class InfrastructureBody(BaseModel):
-    """Why there is no video."""
+    """Why there is no video; `hint` says what to do where `detail` has the letters that programs compare."""
 
     detail: str
     error_type: str
+    hint: str = ""
 
 
 class ApiError(Exception, ABC):
@@ -109,8 +110,11 @@ class ContentPolicyViolation(InvalidRequest):
 class InfrastructureError(ApiError):
     """The request never reached the model, or the model broke; `error_type` is fal's name where fal has one."""
 
+    hint = ""
+
     def body(self) -> dict[str, Any]:
-        return InfrastructureBody(detail=_echo(self.text), error_type=self.error_type).model_dump()
+        hint = {"hint": self.hint} if self.hint else {}
+        return InfrastructureBody(detail=_echo(self.text), error_type=self.error_type, **hint).model_dump(exclude_unset=True)
 
     def headers(self) -> dict[str, str]:
         return {**super().headers(), "X-Fal-Error-Type": self.error_type}
@@ -125,6 +129,8 @@ class BadRequest(InfrastructureError):
 class StillInProgress(BadRequest):
     """The result was asked for before there is one; programs compare the text with fal's to the letter."""
 
+    hint = "Ask its status_url until it says COMPLETED, or let a fal_webhook be called."
+
     def __init__(self) -> None:
         super().__init__("Request is still in progress")
 
@@ -138,6 +144,15 @@ class Unauthorized(InfrastructureError):
         super().__init__("Authentication is required: send the server's key in the header 'Authorization: Key <key>'.")
 
 
+class KeysMissing(Unauthorized):
+    """The server has no keys, so nobody's key is right; `why` says what makes the caller a stranger."""
+
+    def __init__(self, why: str) -> None:
+        InfrastructureError.__init__(
+            self, f"This server has no keys, and without them it answers programs on its own machine only; {why}. Its owner must set `keys` in "
+                  "user/__wan22/api.json or WAN22_API_KEY in ComfyUI's environment, and start ComfyUI again.")
+
+
 class NotFound(InfrastructureError):
     """`what` does not exist here: a request, a path."""
 
@@ -145,6 +160,15 @@ class NotFound(InfrastructureError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} was not found.")
+
+
+class SwitchedOff(InfrastructureError):
+    """The owner does not allow `what`, and could with `setting`."""
+
+    status, error_type = 403, "forbidden"
+
+    def __init__(self, what: str, setting: str) -> None:
+        super().__init__(f"{what} switched off on this server. Its owner can allow them: {setting} in user/__wan22/api.json.")
 
 
 class PayloadTooLarge(InfrastructureError):
@@ -180,13 +204,25 @@ class Restarted(InfrastructureError):
         super().__init__("ComfyUI was restarted before the video was complete. Send the request again.")
 
 
+class StartTimeout(InfrastructureError):
+    """The job did not start in the time that its caller set; the header tells clients not to ask again."""
+
+    status, error_type = 504, "startup_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The request did not start within {seconds:g} s, the start timeout that it came with. Send it with a longer one.")
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "X-Fal-Request-Timeout-Type": "user"}
+
+
 class QueueFull(InfrastructureError):
     """As many jobs wait as may; the one error that passes by itself."""
 
     status, error_type = 503, "runner_scheduling_failure"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} requests wait already, and no more are taken. Send it again later.")
+        super().__init__(f"{limit} requests wait already, and no more are taken (max_waiting in the server's settings). Send it again later.")
 
     def headers(self) -> dict[str, str]:
         return {**super().headers(), "X-Fal-Retryable": "true"}

@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -66,7 +65,7 @@ class JobStore:
 
     async def keep(self, job: Job) -> None:
         """Have its file on the disk, written in a thread. OSError where the disk is full or the folder read-only."""
-        await asyncio.to_thread(self._write, job.request_id, json.dumps(asdict(job)))
+        await asyncio.to_thread(self._write, job.request_id, json.dumps(job.record()))
 
     def _write(self, request_id: str, text: str) -> None:
         written = self.folder / f"{request_id}.{secrets.token_hex(4)}.part"
@@ -86,8 +85,8 @@ class JobStore:
         self._forgotten(job)
 
     def forget_the_oldest(self) -> None:
-        """Finished jobs beyond the number that is kept."""
-        finished = sorted((job for job in self.jobs.values() if job.finished), key=lambda job: job.finished or 0)
+        """Finished jobs beyond the number that is kept; those whose webhook still waits for its message are not counted."""
+        finished = sorted((job for job in self.jobs.values() if job.finished and not job.webhook), key=lambda job: job.finished or 0)
         for job in finished[: max(0, len(finished) - self._kept)]:
             self.forget(job)
 

@@ -4,15 +4,19 @@ import asyncio
 import secrets
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from .errors import ApiError
+from .headers import Preferences
 
 IN_QUEUE, IN_PROGRESS, COMPLETED = "IN_QUEUE", "IN_PROGRESS", "COMPLETED"
 MAX_LOG_LINES = 2000
 JAVASCRIPT_SAFE = 2**53  # numbers above are not exact there
+REPEAT_SECONDS = 20.0  # until a caller whose connection broke has called again: fal's clients pause for at most 10 s
 
 
 @dataclass
@@ -45,10 +49,11 @@ class Job:
     logs: list[dict[str, str]] = field(default_factory=list)
     answer: Answer | None = None
     video: str | None = None
+    preferences: Preferences = Preferences()
 
     def __post_init__(self) -> None:
         self.done = asyncio.Event()
-        self.queued = self.unwanted = False  # whether ComfyUI's queue has had it, and whether its client wants it no longer
+        self.queued = self.unwanted = self.late = False  # whether ComfyUI's queue has had it, its client wants it no longer, its start came too late
 
     def say(self, message: str, level: str = "INFO", source: str = "wan22") -> None:
         """A log line; beyond MAX_LOG_LINES nothing is kept."""
@@ -64,6 +69,15 @@ class Job:
         self.status, self.answer, self.finished = COMPLETED, answer, time.time()
         self.done.set()
 
+    def record(self) -> dict[str, Any]:
+        """What is kept of it on the disk; of a private one no text that its client wrote or that was made of that."""
+        record = asdict(self)
+        if self.preferences.private:
+            record["logs"] = []
+            if self.answer is not None:
+                record["answer"] |= {"body": _without_text(self.answer.body), "error": ""}
+        return record
+
     @property
     def failed(self) -> bool:
         return self.answer is not None and self.answer.status >= 400
@@ -71,6 +85,58 @@ class Job:
     def metrics(self) -> dict[str, float]:
         """Seconds that the work took."""
         return {"inference_time": self.finished - self.started} if self.finished and self.started else {}
+
+
+def _without_text(body: dict[str, Any]) -> dict[str, Any]:
+    """The body of an answer, an error's too, without the prompt."""
+    if isinstance(details := body.get("detail"), list):
+        return {"detail": [{name: value for name, value in detail.items() if name != "input"} for detail in details]}
+    return {**body, "prompt": ""} if "prompt" in body else body
+
+
+@dataclass
+class _Shared:
+    """A job on its way, and how many callers wait for it."""
+
+    started: "asyncio.Task[Job]"
+    callers: int = 0
+
+
+class Repeats:
+    """Calls that wait for their video: the same call, sent again before it had its answer, gets the job of the first.
+
+    Clients send a call again when a proxy or their own patience cut the connection (nginx after 60 s, Node after 300 s), three times and more.
+    """
+
+    def __init__(self) -> None:
+        self._shared: dict[Hashable, _Shared] = {}
+
+    @asynccontextmanager
+    async def job(self, call: Hashable, start: Callable[[], Awaitable[Job]], cancel: Callable[[Job], None]) -> AsyncIterator[Job]:
+        """The job that `start` begins, or the one that an equal `call` began. A caller that leaves by an error, and after whom nobody calls again
+        within REPEAT_SECONDS, costs the job its `cancel`: nobody else knows its id."""
+        shared = self._shared.get(call)
+        if shared is None:
+            shared = self._shared[call] = _Shared(asyncio.ensure_future(start()))
+        shared.callers += 1
+        try:
+            job = await asyncio.shield(shared.started)
+        except BaseException:
+            self._forget(call, shared)
+            raise
+        try:
+            yield job
+        except Exception:
+            shared.callers -= 1
+            await asyncio.sleep(REPEAT_SECONDS)
+            if not shared.callers and self._forget(call, shared) and job.status != COMPLETED:
+                cancel(job)
+            raise
+        self._forget(call, shared)
+
+    def _forget(self, call: Hashable, shared: _Shared) -> bool:
+        """Whether it was still remembered."""
+        return self._shared.get(call) is shared and self._shared.pop(call) is shared
 
 
 def random_seed() -> int:

@@ -24,9 +24,11 @@ from .errors import (
     NotFound,
     PayloadTooLarge,
     QueueFull,
+    StartTimeout,
     StillInProgress,
     Unauthorized,
 )
+from .headers import QUEUE
 from .jobs import Answer, Job
 
 Json = dict[str, Any]
@@ -67,7 +69,8 @@ def document(server_url: str) -> Json:
 
 def _run() -> Json:
     return {"operationId": "run", "summary": "Make a video and wait for it", "requestBody": _body(),
-            "responses": {"200": _json("The video.", "TextToVideoOutput", VIDEO), **_unreadable(), **_refusals(), **_cancelled(), **_failures()}}
+            "responses": {"200": _json("The video.", "TextToVideoOutput", VIDEO), **_unreadable(), **_refusals(), **_cancelled(), **_late(),
+                          **_failures()}}
 
 
 def _submit(url: str) -> Json:
@@ -78,7 +81,8 @@ def _submit(url: str) -> Json:
 
 
 def _status(url: str) -> Json:
-    waits, runs, complete = (contract.body(contract.state(_job(*stages), url, 2, with_logs=True)) for stages in ((), (_begun,), (_begun, _complete)))
+    waits, runs, complete = (contract.body(contract.state(_job(*stages), url + QUEUE, 2, with_logs=True))
+                             for stages in ((), (_begun,), (_begun, _complete)))
     return {"operationId": "status", "summary": "How far a request is", "parameters": [_request_id(), _logs()],
             "responses": {"200": _json("It is complete; its result tells whether it failed.", "Status", complete),
                           "202": _json("It waits or runs.", "Status", waits, runs), **_unreadable(), **_unknown()}}
@@ -94,7 +98,7 @@ def _result() -> Json:
     return {"operationId": "result", "summary": "The video of a request", "parameters": [_request_id()],
             "responses": {"200": _json("The video.", "TextToVideoOutput", VIDEO), **_error_answers("It is still in progress.", StillInProgress()),
                           **_error_answers("It was refused by a safety check.", ContentPolicyViolation(PROMPT, "unsafe 0.97, the threshold is 0.5.")),
-                          **_cancelled(), **_failures(), **_unknown()}}
+                          **_cancelled(), **_late(), **_failures(), **_unknown()}}
 
 
 def _cancel() -> Json:
@@ -106,7 +110,7 @@ def _cancel() -> Json:
 
 
 def _submitted(url: str) -> Json:
-    return contract.body(contract.submitted(_job(), url, 0))
+    return contract.body(contract.submitted(_job(), url + QUEUE, 0))
 
 
 def _cancellation(outcome: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]) -> Json:
@@ -168,6 +172,10 @@ def _refused() -> InvalidRequest:
 
 def _cancelled() -> Json:
     return _error_answers("It was cancelled.", Cancelled())
+
+
+def _late() -> Json:
+    return _error_answers("It did not start in the time of its X-Fal-Request-Start-Timeout.", StartTimeout(30))
 
 
 def _failures() -> Json:

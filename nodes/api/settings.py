@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from ..engine.fetch.rules import DownloadRules, Rules, WebhookRules
+from ..engine.fetch.rules import DownloadRules, Rules, UploadRules, WebhookRules
 from .job_store import KEPT
 
 SHORTEST_KEY = 16  # characters
@@ -28,7 +28,7 @@ class Models(Rules):
 class Settings(Rules):
     """`keys`: without any, only this machine is answered; with some, nobody without one of them. `public_url` is where a reverse proxy puts the
     server; `max_waiting` counts the jobs of one key that are not complete. `kept_jobs` finished ones are remembered; the video of one that is
-    forgotten is deleted unless `delete_videos` is false. What `downloads` and `webhooks` may hold stands in engine.fetch.rules."""
+    forgotten is deleted unless `delete_videos` is false. What `downloads`, `uploads` and `webhooks` may hold stands in engine.fetch.rules."""
 
     enabled: bool = False
     keys: tuple[Annotated[str, Field(min_length=SHORTEST_KEY, pattern=r"^[\x21-\x7e]+$")], ...] = Field((), repr=False)
@@ -38,6 +38,7 @@ class Settings(Rules):
     delete_videos: bool = True
     models: Models = Models()
     downloads: DownloadRules = DownloadRules()
+    uploads: UploadRules = UploadRules()
     webhooks: WebhookRules = WebhookRules()
 
     @classmethod

@@ -8,14 +8,21 @@ OF_PROXIES = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-
 """How the headers begin that proxies add. A proxy that adds none is not told from a program of this machine."""
 
 
-def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:
-    """Whether a program of this machine asks, and no web page of another one through a browser here.
+def stranger(remote: str | None, headers: Mapping[str, str]) -> str:
+    """Why a request does not come from a program of this machine; empty where it does.
 
     `remote` is the address of the other end. A page's own host in `Host` (DNS rebinding) or in `Origin`, "null" too, makes it a stranger.
     """
     lowered = {name.lower(): value for name, value in headers.items()}
-    return (_is_loopback(remote or "") and _names_this_machine(f"//{lowered.get('host', '')}")
-            and ("origin" not in lowered or _names_this_machine(lowered["origin"])) and not any(name.startswith(OF_PROXIES) for name in lowered))
+    if not _is_loopback(remote or ""):
+        return f"it came from {remote or 'nowhere'}, as requests do from another machine and from Docker's network"
+    if proxied := next((name for name in headers if name.lower().startswith(OF_PROXIES)), ""):
+        return f"it came through a proxy, which added the header {proxied[:40]}"
+    if not _names_this_machine(f"//{lowered.get('host', '')}"):
+        return f"it asked for the host '{lowered.get('host', '')[:100]}', which is no name of this machine"
+    if "origin" in lowered and not _names_this_machine(lowered["origin"]):
+        return f"it came from a web page of '{lowered['origin'][:100]}'"
+    return ""
 
 
 def _names_this_machine(url: str) -> bool:

@@ -165,6 +165,19 @@ def test_every_mistake_is_told_at_once() -> None:
         ["body", "num_frames"], ["body", "resolution"], ["body", "loras", 0, "path"], ["body", "loras", 0, "scale"]]
 
 
+@pytest.mark.parametrize("name", ["input", "arguments", "data", "params", "body", "parameters", "payload"])
+def test_what_is_wrapped_is_refused_by_the_name_of_its_wrapper(name: str) -> None:
+    detail = refusal(json.dumps({"webhook": {"url": "x"}, name: {"prompt": "a fox"}}).encode())
+    assert (detail["loc"], detail["type"]) == (["body", name], "value_error")
+    assert f'inside "{name}"' in detail["msg"] and '{"prompt": "..."}' in detail["msg"]
+
+
+@pytest.mark.parametrize("name", ["input", "arguments"])
+def test_an_empty_wrapper_is_one_and_what_stands_beside_a_prompt_is_none(name: str) -> None:
+    assert refusal(json.dumps({name: {}}).encode())["loc"] == ["body", name]
+    assert parse(body(**{name: {"prompt": "another"}})).prompt == "a fox"
+
+
 @pytest.mark.parametrize("sent", [
     b"", b" ", b"\xff", b"\xef\xbb\xbf{}", '{"prompt": "a"}'.encode("utf-16"), b"{", b'{"prompt": }', b"{'prompt': 'a'}", b"prompt=a",
     b"[" * 100_000, b'{"prompt": ' * 20_000, b'{"prompt": ' + b"9" * 5000 + b"}", b'{"prompt": "a", "prompt": "b"}',

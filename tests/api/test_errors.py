@@ -16,19 +16,24 @@ from wan22.api.errors import (
     InfrastructureError,
     InternalError,
     InvalidRequest,
+    KeysMissing,
     ModelsMissing,
     NotFound,
     PayloadTooLarge,
     QueueFull,
     Restarted,
+    StartTimeout,
     StillInProgress,
     Unauthorized,
 )
+
+import hosted_contract as hosted
 
 INFRASTRUCTURE = [
     (StillInProgress(), 400, "bad_request"), (BadRequest("no host"), 400, "bad_request"),
     (Unauthorized(), 401, "unauthorized"), (NotFound("The request"), 404, "not_found"),
     (PayloadTooLarge(262144), 413, "payload_too_large"), (Cancelled(), 499, "client_cancelled"), (InternalError("no memory"), 500, "internal_error"),
+    (StartTimeout(2.5), 504, "startup_timeout"), (KeysMissing("it came from 172.17.0.1"), 401, "unauthorized"),
     (Restarted(), 500, "runner_disconnected"), (QueueFull(8), 503, "runner_scheduling_failure"),
     (ModelsMissing("a.safetensors"), 503, "models_missing")]
 ASKED_AGAIN = {408, 409, 429}
@@ -42,7 +47,7 @@ def sent(error: ApiError) -> Any:
 @pytest.mark.parametrize(("error", "status", "kind"), INFRASTRUCTURE, ids=lambda value: type(value).__name__)
 def test_infrastructure_errors(error: InfrastructureError, status: int, kind: str) -> None:
     assert (error.status, error.error_type) == (status, kind)
-    assert sent(error) == {"detail": str(error), "error_type": kind}
+    assert {"detail": str(error), "error_type": kind}.items() <= sent(error).items() and set(sent(error)) <= {"detail", "error_type", "hint"}
     assert error.headers()["X-Fal-Error-Type"] == kind
     assert error.status not in ASKED_AGAIN
     assert isinstance(error, ApiError)
@@ -52,7 +57,17 @@ def test_only_a_full_queue_is_worth_asking_again() -> None:
     assert [type(error) for error, *_ in INFRASTRUCTURE if error.headers()["X-Fal-Retryable"] == "true"] == [QueueFull]
 
 
+def test_a_job_that_is_not_complete_is_told_in_fals_own_letters_and_advice_beside_them() -> None:
+    body = sent(StillInProgress())
+    assert body["detail"] == hosted.STILL_IN_PROGRESS and "status_url" in body["hint"]
+
+
+def test_a_start_timeout_is_the_callers_own() -> None:
+    assert StartTimeout(2.5).headers()["X-Fal-Request-Timeout-Type"] == "user" and "2.5 s" in str(StartTimeout(2.5))
+
+
 def test_messages_name_limit_and_cure() -> None:
+    assert all(word in str(KeysMissing("it came from 172.17.0.1")) for word in ("172.17.0.1", "`keys`", "WAN22_API_KEY"))
     assert "262144 bytes" in str(PayloadTooLarge(262144))
     assert "8 requests" in str(QueueFull(8))
     assert "Authorization: Key" in str(Unauthorized())

@@ -14,11 +14,11 @@ from wan22.api.openapi import document
 import hosted_contract as hosted
 
 OPERATIONS = {
-    (hosted.RUN, "post"): {"200", "400", "401", "413", "422", "499", "500", "503"},
+    (hosted.RUN, "post"): {"200", "400", "401", "413", "422", "499", "500", "504", "503"},
     (hosted.SUBMIT, "post"): {"200", "400", "401", "413", "422", "500", "503"},
     (f"{hosted.REQUESTS}/{{request_id}}/status", "get"): {"200", "202", "400", "401", "404"},
     (f"{hosted.REQUESTS}/{{request_id}}/status/stream", "get"): {"200", "400", "401", "404"},
-    (f"{hosted.REQUESTS}/{{request_id}}", "get"): {"200", "400", "401", "404", "422", "499", "500", "503"},
+    (f"{hosted.REQUESTS}/{{request_id}}", "get"): {"200", "400", "401", "404", "422", "499", "500", "504", "503"},
     (f"{hosted.REQUESTS}/{{request_id}}/cancel", "put"): {"202", "400", "401", "404"}}
 
 

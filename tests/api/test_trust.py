@@ -1,9 +1,13 @@
 """Without keys only programs of this machine are answered: no other machine, no proxy, no web page of somebody else."""
 
 import pytest
-from wan22.api.trust import is_local
+from wan22.api.trust import stranger
 
 HOST = {"Host": "127.0.0.1:8188"}
+
+
+def is_local(remote: str | None, headers: dict[str, str]) -> bool:
+    return not stranger(remote, headers)
 
 
 @pytest.mark.parametrize("remote", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
@@ -40,3 +44,10 @@ def test_a_page_of_this_machine_is() -> None:
 
 def test_without_a_host_nobody_is() -> None:
     assert not is_local("127.0.0.1", {})
+
+
+@pytest.mark.parametrize(("remote", "headers", "word"), [
+    ("172.17.0.1", HOST, "172.17.0.1"), (None, HOST, "nowhere"), ("127.0.0.1", {**HOST, "X-Forwarded-For": "1.2.3.4"}, "X-Forwarded-For"),
+    ("127.0.0.1", {"Host": "comfy.example"}, "comfy.example"), ("127.0.0.1", {**HOST, "Origin": "https://page.example"}, "https://page.example")])
+def test_what_makes_it_a_stranger_is_named(remote: str | None, headers: dict[str, str], word: str) -> None:
+    assert word in stranger(remote, headers)

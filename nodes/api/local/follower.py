@@ -12,6 +12,7 @@ from ..errors import Cancelled, ContentPolicyViolation, InternalError
 from ..jobs import Answer, Job
 from . import prompt_queue
 from .prompt_queue import Bar, Outcome
+from .tags import remove_tags
 
 POLL_SECONDS = 0.1
 MOST_POLLS = 10  # that a job far behind in the queue leaves out
@@ -68,7 +69,10 @@ class Follower:
         (file,), (prompt,) = saved["images"], saved["prompt"]
         path = Path(file["subfolder"]) / file["filename"]
         self._job.video = path.as_posix()
+        whole = Path(folder_paths.get_output_directory()) / path
+        if self._job.preferences.private:
+            remove_tags(whole)
         query = urlencode({"filename": file["filename"], "subfolder": file["subfolder"], "type": file["type"]})
         return TextToVideoOutput(prompt=prompt or self._request.prompt, seed=self._job.seed, video=VideoFile(
             url=f"{self._base_url}/view?{query}", content_type=MEDIA_TYPE, file_name=file["filename"],
-            file_size=(Path(folder_paths.get_output_directory()) / path).stat().st_size))
+            file_size=whole.stat().st_size))

@@ -19,6 +19,9 @@ Say = Callable[[str], None]
 Listener = Callable[[str, str], None]
 
 
+LOW = 2**40  # that many prompts are never ahead, and JavaScript still counts them
+
+
 class PromptRefused(ValueError):
     """ComfyUI does not queue the prompt; the text holds what its nodes say."""
 
@@ -42,8 +45,9 @@ class Bar:
     most: int
 
 
-async def put(prompt_id: str, prompt: Prompt) -> None:
-    """Check the prompt as ComfyUI's /prompt does and put it behind all others. PromptRefused when a node refuses its inputs."""
+async def put(prompt_id: str, prompt: Prompt, low: bool = False) -> None:
+    """Check the prompt as ComfyUI's /prompt does and put it behind all others; one of `low` priority lets those that come later go first too.
+    PromptRefused when a node refuses its inputs."""
     server = PromptServer.instance
     prompt = server.trigger_on_prompt({"prompt": prompt, "prompt_id": prompt_id})["prompt"]
     valid, error, outputs, node_errors = await execution.validate_prompt(prompt_id, prompt, None)
@@ -51,7 +55,7 @@ async def put(prompt_id: str, prompt: Prompt) -> None:
         sentences = [_sentence(each) for node in node_errors.values() for each in node["errors"]]
         raise PromptRefused(" ".join(dict.fromkeys(sentences)) or error["message"])
     number, server.number = server.number, server.number + 1
-    server.prompt_queue.put((number, prompt_id, prompt, {"create_time": int(time.time() * 1000)}, outputs, {}))
+    server.prompt_queue.put((number + LOW * low, prompt_id, prompt, {"create_time": int(time.time() * 1000)}, outputs, {}))
 
 
 def _sentence(error: dict[str, Any]) -> str:
@@ -69,6 +73,16 @@ def waiting_before(prompt_id: str) -> int | None:
 
 def is_running(prompt_id: str) -> bool:
     return any(item[1] == prompt_id for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0])
+
+
+def withdraw(prompt_id: str) -> bool:
+    """Remove the prompt where it waits; whether it did. One that runs is left alone."""
+    return bool(PromptServer.instance.prompt_queue.delete_queue_item(lambda item: item[1] == prompt_id))
+
+
+def forget(prompt_id: str) -> None:
+    """Remove what ComfyUI's history says of the prompt."""
+    PromptServer.instance.prompt_queue.delete_history_item(prompt_id)
 
 
 def take_out(prompt_id: str) -> None:

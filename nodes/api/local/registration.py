@@ -28,17 +28,16 @@ def register() -> None:
 
 
 def _register() -> None:
-    from ..app import OPENAPI, PROXY, App
-    from ..contract import ENDPOINT, QUEUE
+    from ..app import App, answered_paths
+    from ..contract import ENDPOINT
     from .model_choice import chosen_models, missing_models
     from .service import LocalService
     settings = read_settings()
     if not settings.enabled:
         return
     app = App(settings, LocalService(settings))
-    for path in ("/fal-ai/{path:.*}", f"{QUEUE}/fal-ai/{{path:.*}}", PROXY):
+    for path in answered_paths():
         routes.serve("*", path, app.answer)
-    routes.serve("GET", OPENAPI, app.show_openapi)
     log.info("API: POST /%s, for %s", ENDPOINT, "who sends a key" if settings.keys else "programs on this machine")
     for sentence in missing_models(chosen_models(settings.models)):
         log.warning("API: %s", sentence)

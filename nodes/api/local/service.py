@@ -1,12 +1,15 @@
 """The API's jobs on this machine: a request becomes the blueprint's prompt in ComfyUI's queue, and what comes out becomes the answer."""
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
 from ...engine.fetch.download import Downloader
 from ...engine.fetch.rules import DownloadFailed, DownloadRefused
+from ...engine.fetch.signatures import Letter, Signer
 from ...engine.fetch.sources import LocalFile, LoRASource, local_file, lora_source
 from ...engine.fetch.webhooks import deliver
 from ...engine.log import log
@@ -14,10 +17,12 @@ from ...host.models.files import model_names
 from ...host.video import interpolation
 from ..blueprint import Blueprint
 from ..contract import LoRAWeight, TextToVideoInput
-from ..errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, ModelsMissing, NotFound, QueueFull, Restarted
+from ..errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, ModelsMissing, NotFound, QueueFull, Restarted, StartTimeout
+from ..headers import Preferences
 from ..job_store import JobStore
 from ..jobs import Answer, Job, random_seed
 from ..settings import Settings
+from ..uploads import Uploads
 from . import prompt_queue
 from .follower import Follower
 from .model_choice import chosen_models
@@ -25,6 +30,9 @@ from .model_choice import chosen_models
 BLUEPRINT = Path(__file__).parents[3] / "subgraphs" / "Wan 2.2 Text to Video.json"
 DOWNLOADED = "wan22_api"  # below models/loras
 VIDEOS = "video/api"  # below ComfyUI's output folder
+WEBHOOK_KEY = "webhook_key"  # below user/__wan22
+NO_PREFERENCES = Preferences()
+NOBODY = "local"  # whose a request is where there are no keys
 
 
 class LocalService:
@@ -39,18 +47,22 @@ class LocalService:
         self.messages: set[asyncio.Task[None]] = set()
         user_folder = Path(folder_paths.get_system_user_directory("wan22"))
         self.store = JobStore.claimed(user_folder, settings.kept_jobs, _delete_video if settings.delete_videos else lambda job: None)
+        self.signer = Signer(user_folder / WEBHOOK_KEY, log.warning)
         for job in list(self.store.jobs.values()):
             if job.answer is None:
                 self.tasks[job.request_id] = asyncio.create_task(self._complete(job, Answer.of(Restarted())))
-            elif job.webhook:
+                continue
+            self._expire(job)
+            if job.webhook:
                 self._tell(job)
 
-    async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None) -> Job:
+    async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None,
+                     preferences: Preferences = NO_PREFERENCES) -> Job:
         """A job that waits in ComfyUI's queue, or for its downloads. ApiError where it cannot."""
         if self.store.waiting(owner) >= self.settings.max_waiting:
             raise QueueFull(self.settings.max_waiting)
         sources = self.loras.sources(request.loras)
-        job = Job(owner, random_seed() if request.seed is None else request.seed, webhook)
+        job = Job(owner, random_seed() if request.seed is None else request.seed, webhook, preferences=preferences)
         self.store.jobs[job.request_id] = job
         try:
             await self.store.keep(job)
@@ -61,6 +73,8 @@ class LocalService:
             self.store.forget(job)
             raise
         self.tasks[job.request_id] = asyncio.create_task(self._follow(job, request, sources, base_url))
+        if preferences.start_seconds is not None:
+            asyncio.get_running_loop().call_later(preferences.start_seconds, self._give_up_waiting, job)
         return job
 
     def job(self, request_id: str, owner: str) -> Job:
@@ -78,6 +92,21 @@ class LocalService:
             self.tasks[job.request_id].cancel()
         job.unwanted = True
 
+    def _give_up_waiting(self, job: Job) -> None:
+        """The start timeout is over: what still waits, for its downloads or for its turn, ends with an error; what runs goes on."""
+        if job.queued:
+            job.late = prompt_queue.withdraw(job.request_id)
+        elif job.request_id in self.tasks and not job.unwanted:
+            job.late = self.tasks[job.request_id].cancel()
+
+    def jwks(self) -> dict[str, Any]:
+        """The keys that verify the webhooks; none where they are not signed."""
+        return self.signer.jwks()
+
+    @property
+    def uploads(self) -> Uploads:
+        return self.loras.uploads
+
     def queue_position(self, job: Job) -> int:
         return prompt_queue.waiting_before(job.request_id) or 0
 
@@ -88,7 +117,7 @@ class LocalService:
         values |= chosen_models(self.settings.models)
         prompt = self.blueprint.prompt(values, list(zip(loras, request.loras, strict=True)), job.seed, f"{VIDEOS}/{job.request_id}")
         try:
-            await prompt_queue.put(job.request_id, prompt)
+            await prompt_queue.put(job.request_id, prompt, job.preferences.low)
         except prompt_queue.PromptRefused as error:
             raise ModelsMissing(str(error)) from error
         job.queued = True
@@ -109,12 +138,16 @@ class LocalService:
             answer = Answer.of(InternalError(f"{type(error).__name__}. The server's log says more."))
         if job.queued:
             prompt_queue.take_out(job.request_id)  # where something else than the prompt failed
-        await self._complete(job, answer)
+        if job.preferences.private:
+            prompt_queue.forget(job.request_id)
+        late = job.late and job.preferences.start_seconds
+        await self._complete(job, Answer.of(StartTimeout(late)) if late else answer)
 
     async def _complete(self, job: Job, answer: Answer) -> None:
         self.log_lines.listeners.pop(job.request_id, None)
         self.tasks.pop(job.request_id, None)
         job.complete(answer)
+        self._expire(job)
         await self._keep(job)
         if job.webhook:
             self._tell(job)
@@ -127,6 +160,12 @@ class LocalService:
         except OSError as error:
             log.warning("API request %s is not kept beyond a restart: %s", job.request_id, error)
 
+    def _expire(self, job: Job) -> None:
+        """Delete the video of a complete job once it has been there for as long as its client asked."""
+        seconds = job.preferences.video_seconds
+        if job.video and job.finished and seconds is not None and self.settings.delete_videos:
+            asyncio.get_running_loop().call_later(max(0.0, job.finished + seconds - time.time()), _delete_video, job)
+
     def _tell(self, job: Job) -> None:
         """Send the webhook its message; one that had none when the server stopped gets it after the next start."""
         task = asyncio.create_task(self._deliver(job))
@@ -135,16 +174,19 @@ class LocalService:
 
     async def _deliver(self, job: Job) -> None:
         if job.webhook and job.answer:
-            await deliver(job.webhook, webhook_message(job, job.answer), self.settings.webhooks, log.warning)
+            letter = Letter(job.request_id, job.owner or NOBODY)
+            await deliver(job.webhook, webhook_message(job, job.answer), self.settings.webhooks, log.warning,
+                          signed=lambda body: self.signer.headers(letter, body, time.time()))
             job.webhook = None
             await self._keep(job)
 
 
 class LoRAFiles:
-    """Where a request's LoRAs come from: models/loras, or the web."""
+    """Where a request's LoRAs come from: models/loras, what was sent here, or the web."""
 
     def __init__(self, settings: Settings) -> None:
-        self.downloader = Downloader(Path(folder_paths.get_folder_paths("loras")[0]) / DOWNLOADED, settings.downloads)
+        folder = Path(folder_paths.get_folder_paths("loras")[0]) / DOWNLOADED
+        self.downloader, self.uploads = Downloader(folder, settings.downloads), Uploads(folder, settings.uploads)
 
     def sources(self, loras: list[LoRAWeight]) -> list[LoRASource]:
         """InvalidRequest for one that is not there or not allowed; nothing is fetched."""
@@ -153,6 +195,8 @@ class LoRAFiles:
 
     def _source(self, index: int, weight: LoRAWeight, names: list[str]) -> LoRASource:
         try:
+            if (uploaded := self.uploads.file(weight.path)) is not None:
+                return LocalFile(str(Path(DOWNLOADED) / uploaded.name))
             source = lora_source(weight.path, weight.weight_name, names)
             if isinstance(source, LocalFile):
                 local_file(source.name, map(Path, folder_paths.get_folder_paths("loras")))

@@ -27,6 +27,8 @@ SMALLEST = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames":
             "guidance_scale": 1, "guidance_scale_2": 1, "video_write_mode": "fast", "video_quality": "low"}
 PATIENCE = 300  # seconds: waiting is for an event, and a busy machine only takes longer
 JAVASCRIPT_CLIENT = "@fal-ai/client@1.10.1"
+OTHERS_CLIENTS = ("@ai-sdk/fal@3.0.41", "ai@7.0.173", "@tanstack/ai-fal@0.10.1", "@tanstack/ai@0.44.1", "@fal-ai/client@1.10.1", "zod@4.1.8",
+                  "@hookflo/tern@4.1.0")  # other programs that speak with fal's queue, and one that verifies its webhooks
 Arguments = dict[str, Any]
 Program = Callable[..., Any]
 
@@ -108,7 +110,8 @@ def service(web: Web, start: Callable[..., ComfyUI]) -> Iterator[ComfyUI]:
     """A server with two keys, few places, and downloads from this machine alone."""
     own = {"networks": ["127.0.0.0/8"], "plain_http": True}
     downloads = {**own, "enabled": True, "allowed_hosts": [web.host], "hub": f"http://{web.host}", "tokens": {"127.0.0.1": TOKEN}}
-    with start({"enabled": True, "keys": [ALICE, BOB], "max_waiting": MOST_WAITING, "downloads": downloads, "webhooks": own}) as running:
+    webhooks = {**own, "pauses": [0.2] * 100}
+    with start({"enabled": True, "keys": [ALICE, BOB], "max_waiting": MOST_WAITING, "downloads": downloads, "webhooks": webhooks}) as running:
         yield running
 
 
@@ -182,6 +185,18 @@ def javascript(request: pytest.FixtureRequest, environment: dict[str, str], node
 
     def run(script: str, *arguments: Any) -> tuple[Any, list[str]]:
         return called(["node", str(node_modules / f"{script}.mjs"), *map(json.dumps, arguments)], {**environment, "WAY": request.param})
+
+    return run
+
+
+@pytest.fixture
+def node(environment: dict[str, str]) -> Program:
+    """Runs scripts/NAME.mjs with the packages of OTHERS_CLIENTS."""
+    folder = installed("others-1", "install", "--legacy-peer-deps", *OTHERS_CLIENTS)
+
+    def run(script: str, *arguments: Any) -> tuple[Any, list[str]]:
+        shutil.copy(HERE / "scripts" / f"{script}.mjs", folder)
+        return called(["node", str(folder / f"{script}.mjs"), *map(json.dumps, arguments)], environment)
 
     return run
 

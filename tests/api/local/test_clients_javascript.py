@@ -1,7 +1,11 @@
-"""@fal-ai/client, unchanged, works with the server, through the proxy and through a middleware."""
+"""@fal-ai/client and the programs that others built for the queue, unchanged, work with the server; fal's through the proxy and a middleware."""
 
 from typing import Any
 
+import pytest
+
+import tiny_weights
+from comfyui import ComfyUI
 from hosted_contract import LOG_LINE, OUTPUT
 
 
@@ -56,3 +60,38 @@ def test_what_is_not_there_is_not_found(javascript: Any, video: dict[str, Any]) 
     errors, _ = javascript("refused", "3f2b0e0c-0000-4000-8000-000000000000", {**video, "num_frames": 1})
     assert [errors[call]["status"] for call in ("result", "stream", "elsewhere")] == [404, 404, 404]
     assert errors["result"]["body"]["detail"]
+
+
+def test_vercels_sdk_which_polls_nothing_but_the_result_gets_the_video(node: Any, endpoint: ComfyUI, fresh: dict[str, Any]) -> None:
+    made, _ = node("vercel", fresh)
+    assert made["polls"] > 1, "it asked before there was one"
+    assert made["mediaType"] == "video/mp4" and made["bytes"] > 1000
+    assert made["metadata"]["seed"] == fresh["seed"] and made["metadata"]["videos"][0]["url"].startswith(endpoint.url)
+
+
+def test_tanstacks_adapter_gets_the_video(node: Any, endpoint: ComfyUI, fresh: dict[str, Any]) -> None:
+    made, _ = node("tanstack", fresh)
+    assert made["states"][-1] == "completed" and set(made["states"][:-1]) <= {"pending", "processing"}
+    assert made["url"].startswith(f"{endpoint.url}/view")
+
+
+def test_an_uploaded_lora_is_a_lora(idle: Any, javascript: Any, endpoint: ComfyUI, fresh: dict[str, Any]) -> None:
+    """Also one that stands in the request as a file, which the client uploads by itself."""
+    lora = endpoint.base / "models" / "loras" / tiny_weights.LORAS[0].format("high")
+    seen, _ = javascript("upload", fresh, str(lora), "no tensors at all")
+    assert seen["url"].startswith(f"{endpoint.url}/fal/storage/files/")
+    assert seen["result"]["seed"] == fresh["seed"] and seen["requestId"]
+    assert (seen["refused"]["status"], seen["refused"]["name"]) == (422, "ValidationError")
+    folder = endpoint.base / "models" / "loras" / "wan22_api"
+    (kept,) = folder.glob("mine-*.safetensors")
+    assert kept.read_bytes() == lora.read_bytes() and not list(folder.glob("clip*"))
+    assert idle()
+
+
+@pytest.mark.parametrize("javascript", ["proxy"], indirect=True)
+def test_a_large_upload_comes_in_parts(javascript: Any, endpoint: ComfyUI) -> None:
+    bytes_of_tensor = 91 * 2**20  # the client's threshold is 90 MB
+    seen, _ = javascript("upload_parts", bytes_of_tensor)
+    (kept,) = (endpoint.base / "models" / "loras" / "wan22_api").glob("large-*.safetensors")
+    assert seen["url"] and bytes_of_tensor < kept.stat().st_size < bytes_of_tensor + 1000
+    kept.unlink()

@@ -60,3 +60,12 @@ def test_an_interruption_that_comfyui_forgot_can_be_said_again(pack: ModuleType,
     interrupt_current_processing(False)  # as the executor does when it begins
     prompt_queue(pack).take_out("starts")
     assert processing_interrupted()
+
+
+def test_what_waits_is_withdrawn_and_what_runs_is_left_alone(pack: ModuleType, prompts: Any) -> None:
+    queue = prompt_queue(pack)
+    put(prompts, 1, "runs")
+    prompts.get()
+    put(prompts, 2, "waits")
+    assert [queue.withdraw(name) for name in ("runs", "waits", "waits", "unknown")] == [False, True, False, False]
+    assert queue.is_running("runs") and not prompts.queue

@@ -4,7 +4,8 @@ import { createFalClient } from "@fal-ai/client";
 export const ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora";
 const { SERVER, WAY } = process.env;
 
-const elsewhere = (url) => url.replace("https://queue.fal.run", `${SERVER}/queue`).replace("https://fal.run", SERVER);
+const elsewhere = (url) => url.replace("https://queue.fal.run", `${SERVER}/queue`).replace("https://rest.fal.ai", `${SERVER}/fal`)
+  .replace("https://fal.run", SERVER);
 const ways = {
   proxy: { proxyUrl: { url: `${SERVER}/fal/proxy`, when: "always" } },
   middleware: { requestMiddleware: async (request) => ({ ...request, url: elsewhere(request.url) }) },
