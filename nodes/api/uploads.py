@@ -5,13 +5,13 @@ The address holds a secret, so who has it needs no key to send the file: the cli
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +124,7 @@ class Uploads:
             raise DownloadRefused("no complete file was sent to this upload address, or it was deleted since. Upload it again.")
         return file
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _taken(self, token: str) -> AsyncIterator[_Pending]:
         """The upload, for one at a time; what goes wrong as an answer for the client, and whatever cannot be used any more deleted."""
         pending = self._pending.get(token)
@@ -146,8 +146,9 @@ class Uploads:
         if part is not None:
             return folder / f"{pending.token}.{part}"
         for file in folder.iterdir():
-            if time.time() - file.stat().st_mtime > STALE_SECONDS:
-                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another upload ends just now
+                if time.time() - file.stat().st_mtime > STALE_SECONDS:
+                    file.unlink()
         whole = folder / pending.token
         whole.write_bytes(b"")
         return whole

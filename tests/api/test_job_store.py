@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from wan22.api import job_store
-from wan22.api.errors import Cancelled
+from wan22.api.errors import ApiError, Cancelled, ContentPolicyViolation, Detail, InvalidRequest
+from wan22.api.headers import Preferences
 from wan22.api.job_store import JobStore
 from wan22.api.jobs import Answer, Job
 
@@ -101,6 +102,32 @@ def test_the_oldest_are_forgotten_and_told(tmp_path: Path, running: bool) -> Non
     assert told == [0, 1]
     assert [job.seed for job in store.jobs.values()] == [2, 3, 4, 9]
     assert len(list(tmp_path.glob("*.json"))) == 4
+
+
+@pytest.mark.parametrize("error", [None, ContentPolicyViolation("a secret"),
+                                   InvalidRequest([Detail(("body", "x"), "no", "value_error", "a secret")])])
+def test_of_a_private_job_no_text_is_on_the_disk(tmp_path: Path, error: ApiError | None) -> None:
+    job = Job("owner", 7, preferences=Preferences(private=True))
+    job.say("a secret")
+    job.complete(Answer.of(error) if error else Answer(200, {"prompt": "a secret", "seed": 7, "video": {"url": "x"}}))
+    keep(tmp_path, job)
+    (file,) = tmp_path.glob("*.json")
+    assert "a secret" not in file.read_text() and job.answer is not None
+    (back,) = restored(tmp_path).values()
+    assert back.answer is not None and back.answer.status == job.answer.status and back.answer.body.keys() == job.answer.body.keys()
+    assert "a secret" in json.dumps(job.answer.body)
+
+
+def test_a_job_whose_webhook_waits_for_its_message_is_not_forgotten(tmp_path: Path) -> None:
+    waits = Job("owner", 1, "https://example.com/hook", finished=1.0, answer=Answer(200, {}))
+    keep(tmp_path, waits, *(Job("owner", number, finished=float(number), answer=Answer(200, {})) for number in (2, 3)))
+    store = JobStore(tmp_path, 1)
+    store.restore()
+    assert [job.seed for job in store.jobs.values()] == [1, 3]
+    waits = store.jobs[waits.request_id]
+    waits.webhook = None
+    store.forget_the_oldest()
+    assert [job.seed for job in store.jobs.values()] == [3]
 
 
 def test_the_disk_is_not_waited_for_where_requests_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The endpoint as its users meet it: a real ComfyUI behind TLS, and the hosted service's own clients as programs beside it."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -192,7 +193,8 @@ def javascript(request: pytest.FixtureRequest, environment: dict[str, str], node
 @pytest.fixture
 def node(environment: dict[str, str]) -> Program:
     """Runs scripts/NAME.mjs with the packages of OTHERS_CLIENTS."""
-    folder = installed("others-1", "install", "--legacy-peer-deps", *OTHERS_CLIENTS)
+    versions = hashlib.sha256(" ".join(OTHERS_CLIENTS).encode()).hexdigest()[:8]
+    folder = installed(f"clients-{versions}", "install", "--legacy-peer-deps", *OTHERS_CLIENTS)
 
     def run(script: str, *arguments: Any) -> tuple[Any, list[str]]:
         shutil.copy(HERE / "scripts" / f"{script}.mjs", folder)

@@ -75,6 +75,7 @@ def test_tanstacks_adapter_gets_the_video(node: Any, endpoint: ComfyUI, fresh: d
     assert made["url"].startswith(f"{endpoint.url}/view")
 
 
+@pytest.mark.parametrize("javascript", ["middleware"], indirect=True)
 def test_an_uploaded_lora_is_a_lora(idle: Any, javascript: Any, endpoint: ComfyUI, fresh: dict[str, Any]) -> None:
     """Also one that stands in the request as a file, which the client uploads by itself."""
     lora = endpoint.base / "models" / "loras" / tiny_weights.LORAS[0].format("high")

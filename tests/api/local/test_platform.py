@@ -47,14 +47,13 @@ def test_a_start_timeout_ends_a_download_that_lasts(alice: Customer, web: Web, l
     assert alice.result(late).status == 504
 
 
-def test_low_priority_waits_behind_what_comes_later(alice: Customer, long: dict[str, Any], fresh: dict[str, Any]) -> None:
-    alice.submit(long)
-    low, normal = submitted(alice, fresh, X_Fal_Queue_Priority="low"), submitted(alice, {**fresh, "seed": 9}, X_Fal_Queue_Priority="normal")
-    position = {job: alice.call("GET", f"{REQUESTS}/{job}/status").body["queue_position"] for job in (low, normal)}
-    assert position[low] == position[normal] + 1
-    alice.call("PUT", f"{REQUESTS}/{alice.jobs[0]}/cancel")
-    alice.wait(low)
-    assert alice.call("GET", f"{REQUESTS}/{normal}/status").body["status"] == "COMPLETED"
+def test_low_priority_waits_behind_what_comes_later(alice: Customer, service: ComfyUI, long: dict[str, Any]) -> None:
+    jobs = [submitted(alice, {**long, "seed": number}, **({"X-Fal-Queue-Priority": priority} if priority else {}))
+            for number, priority in enumerate(("normal", "low", "normal", "low", ""))]
+    alice.wait(jobs[0], until=("IN_PROGRESS",))
+    positions = [alice.call("GET", f"{REQUESTS}/{job}/status").body["queue_position"] for job in jobs[1:]]
+    assert positions == [2, 0, 3, 1]
+    assert [entry[1] for entry in sorted(service.get("/queue")["queue_pending"])] == [jobs[place] for place in (2, 4, 1, 3)]
 
 
 def test_a_private_job_leaves_no_text(alice: Customer, service: ComfyUI, fresh: dict[str, Any], tmp_path: Path) -> None:
@@ -75,8 +74,8 @@ def test_a_private_job_leaves_no_text(alice: Customer, service: ComfyUI, fresh: 
     assert secret.encode() in other.read_bytes() and videos.facts(clip) == videos.facts(other)
 
 
-def test_a_video_goes_when_its_client_said(alice: Customer, service: ComfyUI, fresh: dict[str, Any]) -> None:
-    job = submitted(alice, fresh, **{LIFECYCLE: json.dumps({"expiration_duration_seconds": 0.3})})
+def test_a_video_goes_when_its_client_said(alice: Customer, video: dict[str, Any]) -> None:
+    job = submitted(alice, video, **{LIFECYCLE: json.dumps({"expiration_duration_seconds": 0.3})})
     alice.wait(job)
     url, end = alice.result(job).body["video"]["url"], time.monotonic() + 60
     while alice.call("GET", url).status != 404:
