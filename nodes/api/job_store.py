@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from .errors import NotFound
 from .jobs import Job
 
 KEPT = 1000  # finished jobs; then the oldest are forgotten
@@ -58,6 +59,13 @@ class JobStore:
             if job.answer is not None:
                 job.done.set()
         self.forget_the_oldest()
+
+    def job(self, request_id: str, owner: str) -> Job:
+        """NotFound for what is not there, and for what is another key's."""
+        job = self.jobs.get(request_id)
+        if job is None or job.owner != owner:
+            raise NotFound(f"Request {request_id[:64]}")
+        return job
 
     def waiting(self, owner: str) -> int:
         """How many jobs of this owner are not complete."""

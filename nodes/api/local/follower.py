@@ -12,7 +12,7 @@ from ..errors import Cancelled, ContentPolicyViolation, InternalError
 from ..jobs import Answer, Job
 from . import prompt_queue
 from .prompt_queue import Bar, Outcome
-from .tags import remove_tags
+from .videos import remove_tags
 
 POLL_SECONDS = 0.1
 MOST_POLLS = 10  # that a job far behind in the queue leaves out

@@ -1,7 +1,6 @@
 """The API's jobs on this machine: a request becomes the blueprint's prompt in ComfyUI's queue, and what comes out becomes the answer."""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +8,27 @@ import folder_paths
 
 from ...engine.fetch.download import Downloader
 from ...engine.fetch.rules import DownloadFailed, DownloadRefused
-from ...engine.fetch.signatures import Letter, Signer
 from ...engine.fetch.sources import LocalFile, LoRASource, local_file, lora_source
-from ...engine.fetch.webhooks import deliver
 from ...engine.log import log
 from ...host.models.files import model_names
 from ...host.video import interpolation
 from ..blueprint import Blueprint
 from ..contract import LoRAWeight, TextToVideoInput
-from ..errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, ModelsMissing, NotFound, QueueFull, Restarted, StartTimeout
+from ..errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, ModelsMissing, QueueFull, Restarted, StartTimeout
 from ..headers import Preferences
 from ..job_store import JobStore
 from ..jobs import Answer, Job, random_seed
-from ..settings import Settings
+from ..settings import Models, Settings
 from ..uploads import Uploads
-from . import prompt_queue
+from . import prompt_queue, videos
 from .follower import Follower
+from .messenger import Messenger
 from .model_choice import chosen_models
 
 BLUEPRINT = Path(__file__).parents[3] / "subgraphs" / "Wan 2.2 Text to Video.json"
 DOWNLOADED = "wan22_api"  # below models/loras
 VIDEOS = "video/api"  # below ComfyUI's output folder
-WEBHOOK_KEY = "webhook_key"  # below user/__wan22
 NO_PREFERENCES = Preferences()
-NOBODY = "local"  # whose a request is where there are no keys
 
 
 class LocalService:
@@ -44,17 +40,14 @@ class LocalService:
         self.log_lines = prompt_queue.LogLines()
         self.loras = LoRAFiles(settings)
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.messages: set[asyncio.Task[None]] = set()
         user_folder = Path(folder_paths.get_system_user_directory("wan22"))
-        self.store = JobStore.claimed(user_folder, settings.kept_jobs, _delete_video if settings.delete_videos else lambda job: None)
-        self.signer = Signer(user_folder / WEBHOOK_KEY, log.warning)
+        self.store = JobStore.claimed(user_folder, settings.kept_jobs, videos.delete if settings.delete_videos else lambda job: None)
+        self.messenger = Messenger(user_folder, settings.webhooks, self._keep)
         for job in list(self.store.jobs.values()):
             if job.answer is None:
                 self.tasks[job.request_id] = asyncio.create_task(self._complete(job, Answer.of(Restarted())))
-                continue
-            self._expire(job)
-            if job.webhook:
-                self._tell(job)
+            else:
+                self._see_off(job)
 
     async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None,
                      preferences: Preferences = NO_PREFERENCES) -> Job:
@@ -79,10 +72,7 @@ class LocalService:
 
     def job(self, request_id: str, owner: str) -> Job:
         """NotFound for what is not there, and for what is another key's."""
-        job = self.store.jobs.get(request_id)
-        if job is None or job.owner != owner:
-            raise NotFound(f"Request {request_id[:64]}")
-        return job
+        return self.store.job(request_id, owner)
 
     def cancel(self, job: Job) -> None:
         """Take the job out of ComfyUI's queue, interrupt it, or end its downloads; its result is Cancelled then, unless it is complete already."""
@@ -101,7 +91,7 @@ class LocalService:
 
     def jwks(self) -> dict[str, Any]:
         """The keys that verify the webhooks; none where they are not signed."""
-        return self.signer.jwks()
+        return self.messenger.signer.jwks()
 
     @property
     def uploads(self) -> Uploads:
@@ -111,10 +101,7 @@ class LocalService:
         return prompt_queue.waiting_before(job.request_id) or 0
 
     async def _queue(self, job: Job, request: TextToVideoInput, loras: list[str]) -> None:
-        values = request.model_dump(exclude={"loras", "seed"})
-        if request.num_interpolated_frames == 0:
-            values["interpolator_model"] = interpolation.NONE  # no file of it is needed
-        values |= chosen_models(self.settings.models)
+        values = _values(request, self.settings.models)
         prompt = self.blueprint.prompt(values, list(zip(loras, request.loras, strict=True)), job.seed, f"{VIDEOS}/{job.request_id}")
         try:
             await prompt_queue.put(job.request_id, prompt, job.preferences.low)
@@ -147,10 +134,14 @@ class LocalService:
         self.log_lines.listeners.pop(job.request_id, None)
         self.tasks.pop(job.request_id, None)
         job.complete(answer)
-        self._expire(job)
         await self._keep(job)
-        if job.webhook:
-            self._tell(job)
+        self._see_off(job)
+
+    def _see_off(self, job: Job) -> None:
+        """What is still to be done for a complete job."""
+        if self.settings.delete_videos:
+            videos.delete_in_time(job)
+        self.messenger.tell(job)
 
     async def _keep(self, job: Job) -> None:
         try:
@@ -159,26 +150,6 @@ class LocalService:
             self.store.forget_the_oldest()  # afterwards: a video that cannot be deleted must not cost this job its file
         except OSError as error:
             log.warning("API request %s is not kept beyond a restart: %s", job.request_id, error)
-
-    def _expire(self, job: Job) -> None:
-        """Delete the video of a complete job once it has been there for as long as its client asked."""
-        seconds = job.preferences.video_seconds
-        if job.video and job.finished and seconds is not None and self.settings.delete_videos:
-            asyncio.get_running_loop().call_later(max(0.0, job.finished + seconds - time.time()), _delete_video, job)
-
-    def _tell(self, job: Job) -> None:
-        """Send the webhook its message; one that had none when the server stopped gets it after the next start."""
-        task = asyncio.create_task(self._deliver(job))
-        self.messages.add(task)
-        task.add_done_callback(self.messages.discard)
-
-    async def _deliver(self, job: Job) -> None:
-        if job.webhook and job.answer:
-            letter = Letter(job.request_id, job.owner or NOBODY)
-            await deliver(job.webhook, webhook_message(job, job.answer), self.settings.webhooks, log.warning,
-                          signed=lambda body: self.signer.headers(letter, body, time.time()))
-            job.webhook = None
-            await self._keep(job)
 
 
 class LoRAFiles:
@@ -223,12 +194,9 @@ def _bad_lora(index: int, weight: LoRAWeight, error: Exception) -> InvalidReques
     return InvalidRequest([Detail(("body", "loras", index, "path"), str(error), "value_error", weight.path)])
 
 
-def webhook_message(job: Job, answer: Answer) -> dict[str, object]:
-    message: dict[str, object] = {"request_id": job.request_id, "gateway_request_id": job.request_id,
-                                  "status": "ERROR" if job.failed else "OK", "payload": answer.body}
-    return {**message, "error": f"Invalid status code: {answer.status}"} if job.failed else message
-
-
-def _delete_video(job: Job) -> None:
-    if job.video:
-        (Path(folder_paths.get_output_directory()) / job.video).unlink(missing_ok=True)
+def _values(request: TextToVideoInput, models: Models) -> dict[str, Any]:
+    """The blueprint's parameters."""
+    values = request.model_dump(exclude={"loras", "seed"})
+    if request.num_interpolated_frames == 0:
+        values["interpolator_model"] = interpolation.NONE  # no file of it is needed
+    return values | chosen_models(models)

@@ -1,0 +1,45 @@
+"""Webhooks of jobs: each gets its message, signed, and is remembered in the job's record until it has it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ...engine.fetch.rules import WebhookRules
+from ...engine.fetch.signatures import Letter, Signer
+from ...engine.fetch.webhooks import deliver
+from ...engine.log import log
+from ..jobs import Answer, Job
+
+KEY_FILE = "webhook_key"  # below user/__wan22
+NOBODY = "local"  # whose a request is where there are no keys
+
+
+class Messenger:
+    """Tells webhooks under `rules`; `keep` writes a job's record once its webhook needs no message any more. One per event loop."""
+
+    def __init__(self, folder: Path, rules: WebhookRules, keep: Callable[[Job], Awaitable[None]]) -> None:
+        self.signer = Signer(folder / KEY_FILE, log.warning)
+        self._rules, self._keep = rules, keep
+        self._messages: set[asyncio.Task[None]] = set()
+
+    def tell(self, job: Job) -> None:
+        """Send the webhook of a complete job its message, where it has one; what was not sent when the server stopped is told again after the next
+        start."""
+        if job.webhook and job.answer:
+            task = asyncio.create_task(self._deliver(job, job.webhook, job.answer))
+            self._messages.add(task)
+            task.add_done_callback(self._messages.discard)
+
+    async def _deliver(self, job: Job, webhook: str, answer: Answer) -> None:
+        letter = Letter(job.request_id, job.owner or NOBODY)
+        await deliver(webhook, message(job, answer), self._rules, log.warning, signed=lambda body: self.signer.headers(letter, body, time.time()))
+        job.webhook = None
+        await self._keep(job)
+
+
+def message(job: Job, answer: Answer) -> dict[str, object]:
+    """The hosted service's."""
+    told: dict[str, object] = {"request_id": job.request_id, "gateway_request_id": job.request_id,
+                               "status": "ERROR" if job.failed else "OK", "payload": answer.body}
+    return {**told, "error": f"Invalid status code: {answer.status}"} if job.failed else told
