@@ -91,11 +91,18 @@ def served(settings: Settings | None = None, uploads: Uploads | None = None) -> 
         ports.append(runner.addresses[0][1])
         return runner
 
+    async def end(runner: web.AppRunner) -> None:
+        await runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # whoever waits for a caller to come back
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     def run() -> None:
         runner = loop.run_until_complete(begin())
         ready.set()
         loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
+        loop.run_until_complete(end(runner))
         loop.close()
 
     thread = threading.Thread(target=run, daemon=True)
