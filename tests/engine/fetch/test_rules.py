@@ -9,7 +9,7 @@ from aiohttp import web
 
 from engine.fetch.addresses import AddressRefused, CheckedResolver, check_url
 from engine.fetch.download import Downloader
-from engine.fetch.rules import DownloadRefused, DownloadRules, WebhookRules
+from engine.fetch.rules import HOSTS, DownloadRefused, DownloadRules, WebhookRules
 from engine.fetch.sources import WebFile
 from file_host import SECRET, SHA, Host, fetch, rules, run
 
@@ -79,10 +79,10 @@ def test_what_was_trained_at_the_hosted_service_may_be_fetched(url: str, tmp_pat
 
 
 OPENED: list[tuple[str, str, dict[str, Any]]] = [
-    ("https://example.com/x", "allowed_hosts", {"allowed_hosts": ("example.com",)}),
-    ("https://huggingface.co:8443/x", "allowed_hosts", {"allowed_hosts": ("huggingface.co:8443",)}),
+    ("https://example.com/x", "allowed_hosts", {"allowed_hosts": (*HOSTS, "example.com")}),
+    ("https://huggingface.co:8443/x", "allowed_hosts", {"allowed_hosts": (*HOSTS, "huggingface.co:8443")}),
     ("http://huggingface.co/x", "plain_http", {"plain_http": True}),
-    ("https://192.168.1.5/x", "networks", {"networks": ("192.168.1.0/24",), "allowed_hosts": ("192.168.1.5",)})]
+    ("https://192.168.1.5/x", "networks", {"networks": ("192.168.1.0/24",), "allowed_hosts": (*HOSTS, "192.168.1.5")})]
 
 
 @pytest.mark.parametrize(("url", "setting", "opened"), OPENED)
@@ -104,8 +104,11 @@ def test_a_webhooks_refusal_does_so_too(url: str, setting: str, opened: dict[str
 
 
 def test_a_name_that_leads_to_a_private_address_is_refused_by_the_networks_that_would_allow_it():
+    async def resolve() -> None:
+        await CheckedResolver(DownloadRules().addresses).resolve("localhost")
+
     with pytest.raises(AddressRefused, match="downloads.networks"):
-        asyncio.run(CheckedResolver(DownloadRules().addresses).resolve("localhost"))
+        asyncio.run(resolve())
 
 
 def test_a_redirect_and_a_size_name_theirs(tmp_path: Path):
