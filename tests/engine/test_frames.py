@@ -64,7 +64,7 @@ def batch(lengths: list[int], size: int, sound: Audio | None = None) -> tuple[Fr
         pulls.append(1)
         yield from chunks(numbered, size)
 
-    return FrameStream(4, 2, count, Fraction(10), pull, sound, tuple(accumulate(lengths[:-1]))), pulls
+    return FrameStream(4, 2, count, Fraction(10), pull, sound, seams=tuple(accumulate(lengths[:-1]))), pulls
 
 
 def numbers(clip: Iterator[torch.Tensor]) -> list[int]:
