@@ -24,13 +24,13 @@ def frames(server: ComfyUI, result: dict[str, Any]) -> tuple[int, int, int]:
 def test_the_example_prints_the_log_and_gets_the_video(endpoint: ComfyUI, python: Any, fresh: dict[str, Any]) -> None:
     result, printed = python("subscribe", fresh)
     assert set(result) == OUTPUT and (result["prompt"], result["seed"]) == (fresh["prompt"], fresh["seed"])
-    assert frames(endpoint, result) == (17, 480, 480)
+    assert frames(endpoint, result) == (17, 624, 624)
     assert printed and all(printed)
 
 
 def test_one_request_is_enough(endpoint: ComfyUI, python: Any, video: dict[str, Any]) -> None:
     result, _ = python("run", video)
-    assert frames(endpoint, result) == (17, 480, 480)
+    assert frames(endpoint, result) == (17, 624, 624)
 
 
 def test_without_a_seed_every_video_is_another(python: Any, video: dict[str, Any]) -> None:
