@@ -26,6 +26,7 @@ THINGS = {
                       "riders?|waist(?:ed)?|ponytail|neck|bun|exposure|saturation|battery|tech|life|level|tops?|brow|bitrate|vram|mem|memory"),
 }
 COMPOUNDS = re.compile("sky|knee|thigh|ankle|mile|ultra|super|very|too|so|aim|lie|lay|junior")  # "sky high" ends no pair
+_WAN22 = re.compile(r"wan[ ._-]?2[._-]?2(?!\d)", re.IGNORECASE)  # whose files are halves of pairs
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _CHINESE = re.compile("[\u9ad8\u4f4e]\u566a\u58f0?")
 _SUFFIX = re.compile(r"\.(?:safetensors|sft|gguf|pth?|ckpt|bin)$", re.IGNORECASE)
@@ -169,10 +170,11 @@ def _mention(path: str, words: Sequence[re.Match[str]], index: int) -> Mention |
 
 
 def _certainty(path: str, word: re.Match[str], following: re.Match[str] | None, before: str) -> Certainty:
-    """Of "high" or "low" without "noise": likely where the name ends there but for versions and sizes, or where it is shouted."""
+    """Of "high" or "low" without "noise": likely where the name ends there but for versions and sizes, is shouted, or speaks of Wan 2.2."""
     ends = following is None or following[0].isdigit() or len(following[0]) == 1 or TAGS.fullmatch(following[0].lower()) is not None
-    shouted = word[0].isupper() and re.search("[a-z]", path.rsplit("/", 1)[-1].rsplit(".", 1)[0]) and (following is None or len(following[0]) < 5)
-    return Certainty.LIKELY if (ends or shouted) and not COMPOUNDS.fullmatch(before) else Certainty.PERHAPS
+    file = path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    shouted = word[0].isupper() and re.search("[a-z]", file)
+    return Certainty.LIKELY if (ends or shouted or _WAN22.search(file)) and not COMPOUNDS.fullmatch(before) else Certainty.PERHAPS
 
 
 def _stands_alone(path: str, word: re.Match[str]) -> bool:

@@ -75,6 +75,20 @@ def test_half_of_a_pair_is_never_silent(name: str, lacks: str) -> None:
     assert auto(name, lacks, chosen=(lacks,)).half is None
 
 
+@pytest.mark.parametrize(("high", "low"), [("WAN22_HIGH_mychar_v1.1.safetensors", "WAN22_LOW_mychar_v1.0.safetensors"),
+                                           ("wan22-high-mychar-000020.safetensors", "wan22-low-mychar-000030.safetensors"),
+                                           ("HIGH_style_v2.safetensors", "LOW_style_v3.safetensors")])
+def test_halves_of_other_versions_go_to_their_experts_and_warn(high: str, low: str) -> None:
+    for name, other, expert in ((high, low, "high"), (low, high, "low")):
+        routing = auto(name, other, chosen=(other,))
+        assert experts(routing) == {expert} and routing.warning is not None
+
+
+def test_a_word_in_doubt_warns_and_a_letter_or_a_thing_does_not() -> None:
+    assert "Set transformer to high or low" in (auto("mychar_high_rank32_e20.safetensors").warning or "")
+    assert [auto(name).warning for name in ("portrait_H.safetensors", "High Contrast v2.safetensors", "style.safetensors")] == [None] * 3
+
+
 def test_several_partners_are_named_in_the_warning() -> None:
     routing = auto("a_high.safetensors", "a_low.safetensors", "a_LOW.safetensors")
     assert routing.warning is not None

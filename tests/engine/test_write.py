@@ -239,7 +239,8 @@ def test_a_finished_file_gets_its_name_when_windows_lets_it_go_or_as_a_copy(tmp_
 def test_a_finished_file_that_cannot_get_its_name_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held(monkeypatch, 99)
 
-    def unreadable(*_: object) -> None:
+    def unreadable(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:100])  # as far as the disk goes
         raise PermissionError(13, "held")
 
     monkeypatch.setattr(shutil, "copyfile", unreadable)

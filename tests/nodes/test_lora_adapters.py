@@ -152,3 +152,53 @@ def test_weights_of_half_precision_take_every_kind(patched: Callable[..., torch.
     ours = patched(ADAPTERS[kind], 1.0, WEIGHT.to(dtype))
     assert ours.dtype is dtype
     torch.testing.assert_close(ours.float(), patched(ADAPTERS[kind], 1.0), rtol=2e-2, atol=2e-2)
+
+
+def copied(value: Any) -> Any:
+    """As ComfyUI 0.30.0 copies a patch to the GPU, with what is in it, when it loads weights on demand (comfy/lora.py, prefetch_prepared_value)."""
+    import comfy.lora
+    import comfy.weight_adapter
+    if own := getattr(comfy.lora, "prefetch_prepared_value", None):
+        return own(value, [0], None, None, False)
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, comfy.weight_adapter.WeightAdapterBase):
+        return type(value)(value.loaded_keys, copied(value.weights))
+    return tuple(map(copied, value)) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("kind", [*ADAPTERS, "DoRA", "set_weight"])
+def test_an_adapter_is_all_in_what_comfyui_copies_of_it(pack: ModuleType, kind: str) -> None:
+    import comfy.lora
+    host = importlib.import_module(f"{pack.__name__}.nodes.host.models.lora")
+    form = importlib.import_module(f"{pack.__name__}.nodes.engine.lora.normal_form")
+    more = {"DoRA": {**ADAPTERS["LoRA"], "dora_scale": randn(OUT, 1, seed=2).abs() + 1}, "set_weight": {"set_weight": randn(OUT, IN, seed=5)}}
+    tensors = {f"lycoris_blocks_0_ffn_0.{role}": tensor for role, tensor in {**ADAPTERS, **more}[kind].items()}
+    part = form.normal_form(tensors, {}, {f"{MODULE}.weight": (OUT, IN)}, "a").parts[None]
+    ((_, patch),) = host._adapters(part)
+    adapters = importlib.import_module(f"{pack.__name__}.nodes.host.models.adapters")
+    for each in (patch, adapters.StackedLowRank.of([(0.5, patch), (0.25, patch)])) if adapters.is_plain_low_rank(patch) else (patch,):
+        here, there = (comfy.lora.calculate_weight([(0.7, one, 1.0, None, None)], WEIGHT.clone(), PATH) for one in (each, copied(each)))
+        assert torch.equal(here, there) and not torch.equal(here, WEIGHT)
+
+
+def test_flat_factors_fit_a_convolution(pack: ModuleType) -> None:
+    import comfy.weight_adapter
+    adapters = importlib.import_module(f"{pack.__name__}.nodes.host.models.adapters")
+    weight, up, down = randn(32, 16, 1, 2, 2), randn(32, 4), randn(4, 64, seed=1)
+    stack = adapters.StackedLowRank.of([(1.0, comfy.weight_adapter.LoRAAdapter(set(), (up, down, None, None, None, None)))])
+    after = stack.calculate_weight(weight.clone(), "k", 1.0, 1.0, None, lambda change: change)
+    torch.testing.assert_close(after - weight, (up @ down).reshape(weight.shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_untrained_magnitude_changes_nothing_in_any_type(pack: ModuleType, dtype: torch.dtype) -> None:
+    """What decides about the type is how much memory the card has."""
+    import comfy.weight_adapter
+    adapters = importlib.import_module(f"{pack.__name__}.nodes.host.models.adapters")
+    weight = randn(64, 5120).to(dtype)
+    inner = comfy.weight_adapter.LoRAAdapter(set(), (torch.zeros(64, 4), torch.zeros(4, 5120), None, None, None, None))
+    dora = adapters.DoRA(set(), (inner, weight.float().norm(dim=1, keepdim=True)))
+    after = dora.calculate_weight(weight.clone(), "k", 1.0, 1.0, None, lambda change: change)
+    ratio = after.float().norm(dim=1) / weight.float().norm(dim=1)
+    assert (ratio - 1).abs().max() < torch.finfo(dtype).eps / 8

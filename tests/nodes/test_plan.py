@@ -30,6 +30,11 @@ def graph(**interpolate: Any) -> Prompt:
             "save": {"class_type": "Wan22SaveVideo", "inputs": {"video": ["between", 0]}}}
 
 
+def test_a_picture_keeps_its_rate(pack: ModuleType) -> None:
+    prompt = {**graph(), "latent": {"class_type": "Wan22EmptyLatent", "inputs": {"num_frames": 1}}}
+    assert (rate_of(pack, graph()), rate_of(pack, prompt)) == (300, 60)
+
+
 @pytest.mark.parametrize(("changes", "rate"), [
     ({}, 300), ({"num_interpolated_frames": 0}, 60), ({"adjust_fps_for_interpolation": False}, 60), ({"num_interpolated_frames": ["x", 0]}, None),
     ({"video": ["nobody", 0]}, None), ({"interpolator": ["nobody", 0]}, 300)])

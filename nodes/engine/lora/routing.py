@@ -104,7 +104,7 @@ def routes(choice: LoraChoice, named_experts: Collection[str], files: Sequence[s
         partner = reading.partner if reading.expert == expert else None
         return _half_or_pair(choice, expert, Reading(expert, partner, (), f"its keys say {expert}"), chosen)
     if reading.expert is None:
-        return Routing(_to_both(choice, reading.why))
+        return Routing(_to_both(choice, reading.why), _doubt_warning(choice))
     return _half_or_pair(choice, reading.expert, reading, chosen)
 
 
@@ -123,6 +123,15 @@ def _as_asked(choice: LoraChoice, chosen: Collection[str]) -> Routing:
 
 def _to_both(choice: LoraChoice, why: str) -> list[Route]:
     return [Route(choice.name, choice.scale, expert, f"auto: {why}") for expert in EXPERTS]
+
+
+def _doubt_warning(choice: LoraChoice) -> str | None:
+    """Half of a pair that counts on both experts spoils the video; a single letter, or a word for a thing, is mostly no half."""
+    words = [mention.word for mention in parse_name(choice.name).mentions if mention.word.lower() in EXPERTS]
+    if not words or not choice.scale:
+        return None
+    return (f"{choice.name} goes to both experts: '{words[0]}' in its name may be English, and no file differs in it alone. "
+            "Set transformer to high or low if it is for one of them.")
 
 
 def _half_or_pair(choice: LoraChoice, expert: str, reading: Reading, chosen: Collection[str]) -> Routing:

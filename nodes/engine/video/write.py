@@ -50,9 +50,13 @@ class PartFile:
                 return
             except PermissionError:  # on Windows a virus scanner holds a fresh file for a moment
                 time.sleep(seconds)
+        is_new = not self.target.exists()
         try:
             shutil.copyfile(self.path, self.target)  # whoever holds it may let others read
         except OSError as error:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    self.target.unlink(missing_ok=True)  # a piece of it is no video
             raise OSError(error.errno, f"the finished video is kept as {self.path}, and could not be named {self.target.name} "
                                        f"({error.strerror}). Close the program that holds it and rename it") from error
         self.discard()

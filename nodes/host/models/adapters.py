@@ -16,25 +16,32 @@ def is_plain_low_rank(patch: Any) -> bool:
     return mid is None and dora_scale is None and reshape is None and up.ndim == down.ndim == 2
 
 
-class StackedLowRank(comfy.weight_adapter.WeightAdapterBase):
+class Adapter(comfy.weight_adapter.WeightAdapterBase):
+    """Where ComfyUI loads weights on demand it makes type(adapter)(loaded_keys, weights) with each tensor moved, so `weights` holds all it knows."""
+
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
+        self.loaded_keys, self.weights = loaded_keys, weights
+
+
+class StackedLowRank(Adapter):
     """The plain low-rank factors of several files on one weight: sum_i s_i * up_i @ down_i as one product, factors kept as the files have them."""
 
     name = "stacked lora"
 
-    def __init__(self, stack: Sequence[tuple[float, Any]]) -> None:
-        self.scales = [scale * (alpha / down.shape[0] if alpha is not None else 1.0) for scale, (_, down, alpha) in
-                       ((scale, adapter.weights[:3]) for scale, adapter in stack)]
-        self.weights = tuple(tensor for _, adapter in stack for tensor in adapter.weights[:2])
-        self.loaded_keys: set[str] = set()
+    @classmethod
+    def of(cls, stack: Sequence[tuple[float, Any]]) -> "StackedLowRank":
+        layers = ((scale, *adapter.weights[:3]) for scale, adapter in stack)
+        return cls(set(), tuple((up, down, scale * (1.0 if alpha is None else alpha / down.shape[0])) for scale, up, down, alpha in layers))
 
     def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: Any, function: Any,
                          intermediate_dtype: torch.dtype = torch.float32, original_weight: Any = None) -> torch.Tensor:
-        factors = [comfy.model_management.cast_to_device(tensor, weight.device, weight.dtype) for tensor in self.weights]
-        up = torch.cat([factor * (strength * scale) for factor, scale in zip(factors[::2], self.scales, strict=True)], dim=1)
-        return weight.addmm_(up, torch.cat(factors[1::2]))
+        cast = comfy.model_management.cast_to_device
+        up = torch.cat([cast(up, weight.device, weight.dtype) * (strength * scale) for up, _, scale in self.weights], dim=1)
+        down = torch.cat([cast(down, weight.device, weight.dtype) for _, down, _ in self.weights])
+        return weight.flatten(1).addmm_(up, down).reshape(weight.shape)  # a convolution's as well
 
 
-class DoRA(comfy.weight_adapter.WeightAdapterBase):
+class DoRA(Adapter):
     """Weight-decomposed adaptation (Liu et al. 2024): m * (W + dW) / |W + dW|, blended by strength.
 
     Core takes the norm of W alone where m belongs to the outputs; PEFT and LyCORIS, which train these files, take that of W + dW.
@@ -42,24 +49,22 @@ class DoRA(comfy.weight_adapter.WeightAdapterBase):
 
     name = "dora"
 
-    def __init__(self, inner: Any, magnitude: torch.Tensor) -> None:
-        self.inner, self.magnitude = inner, magnitude
-        self.loaded_keys, self.weights = inner.loaded_keys, (*inner.weights, magnitude)
-
     def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: Any, function: Any,
                          intermediate_dtype: torch.dtype = torch.float32, original_weight: Any = None) -> torch.Tensor:
-        merged = self.inner.calculate_weight(weight.clone(), key, 1.0, strength_model, offset, function, intermediate_dtype, original_weight)
-        magnitude = comfy.model_management.cast_to_device(self.magnitude, weight.device, weight.dtype).flatten()
-        rows = merged.reshape(merged.shape[0], -1)
-        by_output = magnitude.numel() == rows.shape[0] and not (self.magnitude.ndim > 1 and self.magnitude.shape[0] == 1)
+        inner, own = self.weights
+        merged = inner.calculate_weight(weight.clone(), key, 1.0, strength_model, offset, function, intermediate_dtype, original_weight)
+        precise = torch.promote_types(weight.dtype, torch.float32)
+        magnitude = comfy.model_management.cast_to_device(own, weight.device, precise).flatten()
+        rows = merged.to(precise).flatten(1)
+        by_output = magnitude.numel() == rows.shape[0] and not (own.ndim > 1 and own.shape[0] == 1)
         norm = rows.norm(dim=1, keepdim=True) if by_output else rows.norm(dim=0, keepdim=True)
         magnitude = magnitude[:, None] if by_output else magnitude[None]
-        target = (rows * (magnitude / (norm + torch.finfo(weight.dtype).eps))).reshape(weight.shape)
+        target = (rows * (magnitude / (norm + torch.finfo(precise).eps))).reshape(weight.shape)
         weight += strength * (target - weight)
         return weight
 
 
-class Rotation(comfy.weight_adapter.WeightAdapterBase):
+class Rotation(Adapter):
     """Orthogonal finetuning as LyCORIS trains it: (n, b, b) blocks (OFT) or (m, n, b, b) butterfly stages (BOFT), by Cayley's formula.
 
     Core multiplies by the strength twice, leaves `rescale` out, reads the bound without the number of outputs that LyCORIS multiplies it by, and
@@ -68,15 +73,10 @@ class Rotation(comfy.weight_adapter.WeightAdapterBase):
 
     name = "rotation"
 
-    def __init__(self, blocks: torch.Tensor, rescale: torch.Tensor | None, bound: float) -> None:
-        self.rescale, self.bound = rescale, bound
-        self.weights = (blocks,) if rescale is None else (blocks, rescale)
-        self.loaded_keys: set[str] = set()
-
     def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: Any, function: Any,
                          intermediate_dtype: torch.dtype = torch.float32, original_weight: Any = None) -> torch.Tensor:
         precise = torch.promote_types(weight.dtype, torch.float32)
-        blocks, *rescale = (comfy.model_management.cast_to_device(tensor, weight.device, precise) for tensor in self.weights)
+        blocks, *rescale = (comfy.model_management.cast_to_device(tensor, weight.device, precise) for tensor in self.weights[:-1])
         identity = torch.eye(blocks.shape[-1]).to(blocks)
         rotations = identity + strength * (self._orthogonal(blocks, weight.shape[0]) - identity)
         rows = weight.to(precise).flatten(1)
@@ -89,7 +89,7 @@ class Rotation(comfy.weight_adapter.WeightAdapterBase):
     def _orthogonal(self, blocks: torch.Tensor, outputs: int) -> torch.Tensor:
         """(I + Q) (I - Q)^-1 of the skew parts Q, whose norm stays below the bound for each output."""
         skew = blocks - blocks.transpose(-1, -2)
-        limit, norm = self.bound * outputs, skew.norm() + 1e-8
+        limit, norm = self.weights[-1] * outputs, skew.norm() + 1e-8
         if 0 < limit < norm:
             skew = skew * (limit / norm)
         identity = torch.eye(blocks.shape[-1]).to(blocks)
@@ -112,14 +112,10 @@ def _turned_in_stages(stages: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-class Replacement(comfy.weight_adapter.WeightAdapterBase):
+class Replacement(Adapter):
     """A whole new value for a parameter, blended by strength. Core takes it whole at any strength."""
 
     name = "replacement"
-
-    def __init__(self, value: torch.Tensor) -> None:
-        self.weights = (value,)
-        self.loaded_keys: set[str] = set()
 
     def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: Any, function: Any,
                          intermediate_dtype: torch.dtype = torch.float32, original_weight: Any = None) -> torch.Tensor:

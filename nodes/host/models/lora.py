@@ -18,10 +18,13 @@ from ...engine.pairs import other_expert
 from ..messages import counted
 from .adapters import DoRA, Replacement, Rotation, StackedLowRank, is_plain_low_rank
 from .files import listed_name
-from .memory import Model
+from .memory import Model, loads_on_demand
 
 MODEL_PREFIX = "diffusion_model."
-PARAMETERS = ("modulation", ".bias")  # modules of the form that are parameters themselves
+MODULATION = "modulation"
+PARAMETERS = (MODULATION, ".bias")  # modules of the form that are parameters themselves
+MODULATION_LEFT_OUT = ("this ComfyUI leaves differences of the modulation out while it loads weights on demand. "
+                       "Start it with --disable-dynamic-vram to have them.")
 MISSING_HALVES = "wan22_missing_halves"  # a model that goes without half of a pair says so here
 Patch = Any  # a weight adapter, or ("diff", (tensor,))
 Patches = list[tuple[str, Patch]]  # by the key of the parameter
@@ -53,12 +56,19 @@ def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model
             strengths[route.expert].append((route.scale, library.patches(part)))
     halves = [routing.half for routing in routings if routing.half]
     patched = {expert: _with_note(_patched(model, strengths[expert]), expert, halves) for expert, model in models.items()}
-    return patched["high"], patched["low"], lines, [routing.warning for routing in routings if routing.warning]
+    warnings = [routing.warning for routing in routings if routing.warning]
+    return patched["high"], patched["low"], lines, warnings + _left_out(patched)
 
 
 def missing_halves(high: Model, low: Model) -> list[str]:
     """For each pair of which one file is missing, a sentence for the schedule: which expert goes without what."""
     return [note for model in (high, low) for note in model.attachments.get(MISSING_HALVES, ())]
+
+
+def _left_out(patched: Mapping[str, Model]) -> list[str]:
+    """ComfyUI 0.30.0 patches no parameter that belongs to a block itself while it loads weights on demand."""
+    left_out = any(key.endswith(MODULATION) for model in patched.values() if loads_on_demand(model) for key in model.patches)
+    return [MODULATION_LEFT_OUT] if left_out else []
 
 
 def _with_note(model: Model, expert: str, halves: Sequence[Half]) -> Model:
@@ -109,9 +119,9 @@ def _adapters(part: Part) -> Patches:
         path = f"{MODEL_PREFIX}{module}"
         weight = path if module.endswith(PARAMETERS) else f"{path}.weight"
         adapter = _adapter(path, roles)
-        patches += [(weight, DoRA(adapter, roles["dora_scale"]) if "dora_scale" in roles else adapter)] if adapter is not None else []
+        patches += [(weight, DoRA(set(), (adapter, roles["dora_scale"])) if "dora_scale" in roles else adapter)] if adapter is not None else []
         patches += [(weight, ("diff", (roles["diff"],)))] if "diff" in roles else []
-        patches += [(weight, Replacement(roles["set_weight"]))] if "set_weight" in roles else []
+        patches += [(weight, Replacement(set(), (roles["set_weight"],)))] if "set_weight" in roles else []
         patches += [(f"{path}.bias", ("diff", (roles["diff_b"],)))] if "diff_b" in roles else []
     return patches
 
@@ -119,7 +129,8 @@ def _adapters(part: Part) -> Patches:
 def _adapter(path: str, roles: Mapping[str, torch.Tensor]) -> Patch | None:
     """Core's adapter for the tensors of a module, or ours; None where there are plain differences alone."""
     if "oft_blocks" in roles:
-        return Rotation(roles["oft_blocks"], roles.get("rescale"), float(roles.get("alpha", 0.0)))
+        rescale = [roles["rescale"]] if "rescale" in roles else []
+        return Rotation(set(), (roles["oft_blocks"], *rescale, float(roles.get("alpha", 0.0))))
     tensors = {f"{path}.{role}": tensor for role, tensor in roles.items() if role not in PLAIN and role != "dora_scale"}
     return comfy.lora.load_lora(tensors, {path: path}, log_missing=False).get(path)
 
@@ -135,7 +146,7 @@ def _patched(model: Model, strengths: Sequence[tuple[float, Patches]]) -> Model:
         for layer in _layers([(key, patch) for key, patch in patches if not is_plain_low_rank(patch)]):
             clone.add_patches(layer, scale)
     if low_rank:
-        clone.add_patches({key: StackedLowRank(stack) for key, stack in low_rank.items()}, 1.0)
+        clone.add_patches({key: StackedLowRank.of(stack) for key, stack in low_rank.items()}, 1.0)
     return clone
 
 

@@ -27,7 +27,7 @@ def make_room_at_switch(done: Model, coming: Model, noise_shape: torch.Size, con
 
 def _free_room(may_leave: Callable[[Any], bool], coming: list[Model], noise_shape: torch.Size, conds: Conds) -> None:
     device = coming[0].load_device
-    if shares_memory(device) or any(_pages_by_itself(expert) for expert in coming):
+    if shares_memory(device) or any(loads_on_demand(expert) for expert in coming):
         return
     management = comfy.model_management
     weights = sum(expert.model_size() - expert.loaded_size() for expert in coming)
@@ -42,7 +42,7 @@ def shares_memory(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _pages_by_itself(model: Model) -> bool:
+def loads_on_demand(model: Model) -> bool:
     """Newer ComfyUI versions can load weights on demand, layer by layer; then nothing has to leave as a whole."""
     return getattr(model, "is_dynamic", lambda: False)()
 
@@ -51,7 +51,7 @@ def keep_loaded(model: Model, activations: float) -> None:
     """Bring a model that streams back to its device when another one took its place since; `activations` in bytes. Cheap when nothing happened."""
     for loaded in comfy.model_management.current_loaded_models:
         here = loaded.model is not None and loaded.model.model is model.model
-        if here and (_pages_by_itself(model) or loaded.model_loaded_memory() >= loaded.model_memory()):
+        if here and (loads_on_demand(model) or loaded.model_loaded_memory() >= loaded.model_memory()):
             return
     comfy.model_management.load_models_gpu([model], memory_required=activations, force_full_load=True)
 

@@ -9,7 +9,7 @@ from comfy_execution.progress import NodeState, get_progress_state
 Prompt = Mapping[str, Any]  # as ComfyUI queues it: node id to class_type and inputs
 RATES = {"Wan22Decode": "frames_per_second", "CreateVideo": "fps"}
 PASSED_ON = ("Wan22CheckVideo", "Wan22Interpolate")
-NO_NETWORK = "none"
+NO_NETWORK, EMPTY_LATENT = "none", "Wan22EmptyLatent"
 
 
 def planned_rate(prompt: Prompt, node_id: str) -> Fraction | None:
@@ -21,8 +21,13 @@ def planned_rate(prompt: Prompt, node_id: str) -> Fraction | None:
         return Fraction(rate).limit_denominator(1001) if isinstance(rate, int | float) else None
     if name not in PASSED_ON:
         return None
-    before, times = planned_rate({**prompt, "": node}, ""), _times(prompt, inputs) if name == "Wan22Interpolate" else 1
+    before, times = planned_rate({**prompt, "": node}, ""), _times(prompt, inputs) if name == "Wan22Interpolate" and not _has_picture(prompt) else 1
     return None if before is None or times is None else before * times
+
+
+def _has_picture(prompt: Prompt) -> bool:
+    """Whether a video of one frame is made somewhere, which interpolation leaves at its rate; the rate is checked again when the file is begun."""
+    return any(node.get("class_type") == EMPTY_LATENT and node.get("inputs", {}).get("num_frames") == 1 for node in prompt.values())
 
 
 def _times(prompt: Prompt, inputs: Mapping[str, Any]) -> int | None:
