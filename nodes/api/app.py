@@ -248,7 +248,7 @@ class App:
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001 clients understand no other form
-            log.exception("API: %s %s", request.method, request.path)
+            log.exception("API: %s %s", request.method, uploads.without_secret(request.path))
             failure = InternalError(f"{type(error).__name__}. The server's log says more.")
             return web.json_response(failure.body(), status=failure.status, headers=failure.headers())
 

@@ -50,6 +50,7 @@ class ApiError(Exception, ABC):
 
     status: int
     error_type: str
+    retryable = False
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -60,7 +61,7 @@ class ApiError(Exception, ABC):
         """The answer as JSON: nothing in it that `json.dumps` or UTF-8 refuses."""
 
     def headers(self) -> dict[str, str]:
-        return {"X-Fal-Retryable": "false"}
+        return {"X-Fal-Retryable": str(self.retryable).lower()}
 
 
 @dataclass(frozen=True)
@@ -217,15 +218,30 @@ class StartTimeout(InfrastructureError):
 
 
 class QueueFull(InfrastructureError):
-    """As many jobs wait as may; the one error that passes by itself."""
+    """As many jobs wait as may."""
 
-    status, error_type = 503, "runner_scheduling_failure"
+    status, error_type, retryable = 503, "runner_scheduling_failure", True
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} requests wait already, and no more are taken (max_waiting in the server's settings). Send it again later.")
 
-    def headers(self) -> dict[str, str]:
-        return {**super().headers(), "X-Fal-Retryable": "true"}
+
+class UploadsFull(InfrastructureError):
+    """As many files of one key arrive as may."""
+
+    status, error_type, retryable = 503, "runner_scheduling_failure", True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} files arrive already, and no more are taken at once. Send it again later.")
+
+
+class UploadStalled(InfrastructureError):
+    """The connection that brings a file is silent; another one may bring it."""
+
+    status, error_type, retryable = 504, "request_timeout", True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Nothing came for {seconds:g} s. Send the file, or this part of it, again.")
 
 
 class ModelsMissing(InfrastructureError):

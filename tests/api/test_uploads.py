@@ -1,5 +1,6 @@
 """What clients upload is a whole safetensors file of a size that is allowed, and then a LoRA by its address; nothing else stays on the disk."""
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ KEYED = {"Authorization": f"Key {KEY}"}
 def server(tmp_path: Path) -> Iterator[Served]:
     with served(Settings(enabled=True, keys=(KEY,)), Uploads(tmp_path, UploadRules(max_bytes=len(OTHER)))) as running:
         yield running
+
+
+def file_of(uploads: Uploads, url: str) -> Path:
+    file = asyncio.run(uploads.file(url))
+    assert file is not None
+    return file
 
 
 def begun(server: Served, name: str = "mine.safetensors", path: str = INITIATE) -> str:
@@ -48,12 +55,13 @@ def kept(folder: Path) -> list[Path]:
 def test_a_file_is_known_by_its_address_afterwards_and_over_a_restart(server: Served, tmp_path: Path) -> None:
     url = begun(server)
     with pytest.raises(DownloadRefused, match="Upload it again"):
-        server.desk.uploads.file(url)
+        file_of(server.desk.uploads, url)
     assert requests.put(url, data=LORA, timeout=60).status_code == 200
     for uploads in (server.desk.uploads, Uploads(tmp_path, UploadRules())):
-        file = uploads.file(url)
+        file = file_of(uploads, url)
         assert file.read_bytes() == LORA and file.name.startswith("mine-")
-    assert requests.put(url, data=OTHER, timeout=60).status_code == 404, "it is complete"
+    for method, address in (("PUT", url), ("PUT", f"{url}/1"), ("POST", f"{url}/complete")):
+        assert requests.request(method, address, data=OTHER, timeout=60).status_code == 200, "it is complete"
     assert kept(tmp_path) == [file]
 
 
@@ -61,14 +69,14 @@ def test_a_file_is_known_by_its_address_afterwards_and_over_a_restart(server: Se
 def test_a_file_in_parts_is_the_same_file(server: Served, tmp_path: Path, order: tuple[int, ...]) -> None:
     url = begun(server, path=INITIATE_PARTS)
     assert sent_in_parts(url, LORA[:5], LORA[5:9000], LORA[9000:], order=order).status_code == 200
-    assert server.desk.uploads.file(url).read_bytes() == LORA and len(kept(tmp_path)) == 1
+    assert file_of(server.desk.uploads, url).read_bytes() == LORA and len(kept(tmp_path)) == 1
 
 
 def test_the_same_bytes_are_kept_once(server: Served, tmp_path: Path) -> None:
     urls = [begun(server) for _ in range(2)]
     for url in urls:
         requests.put(url, data=LORA, timeout=60)
-    assert len({server.desk.uploads.file(url) for url in urls}) == len(kept(tmp_path)) == 1
+    assert len({file_of(server.desk.uploads, url) for url in urls}) == len(kept(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(("content", "word"), [
@@ -93,7 +101,7 @@ def test_what_is_no_file_to_use_is_refused_and_leaves_nothing(server: Served, tm
 def test_a_name_leads_nowhere(server: Served, tmp_path: Path, name: str) -> None:
     url = begun(server, name)
     assert requests.put(url, data=LORA, timeout=60).status_code == 200
-    assert kept(tmp_path) == [server.desk.uploads.file(url)]
+    assert kept(tmp_path) == [file_of(server.desk.uploads, url)]
 
 
 def test_who_begins_needs_a_key_and_who_sends_the_address(server: Served) -> None:
@@ -117,7 +125,7 @@ def test_an_owner_who_takes_none_says_which_setting_allows_them(tmp_path: Path) 
 
 @pytest.mark.parametrize("path", ["mine.safetensors", "owner/repo", "https://example.com/x.safetensors", "https://example.com/fal/storage/files/x/y"])
 def test_other_paths_are_none_of_its_files(tmp_path: Path, path: str) -> None:
-    assert Uploads(tmp_path, UploadRules()).file(path) is None
+    assert asyncio.run(Uploads(tmp_path, UploadRules()).file(path)) is None
 
 
 def test_what_is_begun_and_forgotten_does_not_pile_up(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,9 @@ class LocalService:
     async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None = None,
                      preferences: Preferences = NO_PREFERENCES) -> Job:
         """A job that waits in ComfyUI's queue, or for its downloads. ApiError where it cannot."""
+        sources = await self.loras.sources(request.loras)
         if self.store.waiting(owner) >= self.settings.max_waiting:
             raise QueueFull(self.settings.max_waiting)
-        sources = self.loras.sources(request.loras)
         job = Job(owner, random_seed() if request.seed is None else request.seed, webhook, preferences=preferences)
         self.store.jobs[job.request_id] = job
         try:
@@ -159,14 +159,14 @@ class LoRAFiles:
         folder = Path(folder_paths.get_folder_paths("loras")[0]) / DOWNLOADED
         self.downloader, self.uploads = Downloader(folder, settings.downloads), Uploads(folder, settings.uploads)
 
-    def sources(self, loras: list[LoRAWeight]) -> list[LoRASource]:
+    async def sources(self, loras: list[LoRAWeight]) -> list[LoRASource]:
         """InvalidRequest for one that is not there or not allowed; nothing is fetched."""
         names = model_names("loras")
-        return [self._source(index, weight, names) for index, weight in enumerate(loras)]
+        return [await self._source(index, weight, names) for index, weight in enumerate(loras)]
 
-    def _source(self, index: int, weight: LoRAWeight, names: list[str]) -> LoRASource:
+    async def _source(self, index: int, weight: LoRAWeight, names: list[str]) -> LoRASource:
         try:
-            if (uploaded := self.uploads.file(weight.path)) is not None:
+            if (uploaded := await self.uploads.file(weight.path)) is not None:
                 return LocalFile(str(Path(DOWNLOADED) / uploaded.name))
             source = lora_source(weight.path, weight.weight_name, names)
             if isinstance(source, LocalFile):
