@@ -29,8 +29,8 @@ class PartialFile:
         self.size, self._setting = 0, setting
         self._max_bytes, self._promised = max_bytes, promised
         self._header, self._digest = HeaderCheck(), hashlib.sha256()
-        self._file = part.open("r+b", buffering=0)
         self._check_sizes()
+        self._file = part.open("r+b", buffering=0)
 
     def recall(self) -> None:
         """Take in what earlier attempts have left in the part."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
-from engine.fetch.partial_file import Progress, in_thread
+from engine.fetch.partial_file import PartialFile, Progress, in_thread
+from engine.fetch.rules import DownloadRefused
 from file_host import until
 
 
@@ -49,3 +51,8 @@ def test_progress_is_told_sparingly():
         now[0] = second
         progress.at(second * 2**20)
     assert lines == [f"x: {size}.0 MB" for size in (5, 10, 15, 20)]
+
+
+def test_what_is_promised_too_large_is_refused_before_its_file_is_opened(tmp_path: Path):
+    with pytest.raises(DownloadRefused):
+        PartialFile(tmp_path / "not_there.part", 10, 11)
