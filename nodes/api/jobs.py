@@ -15,6 +15,7 @@ from .headers import Preferences
 
 IN_QUEUE, IN_PROGRESS, COMPLETED = "IN_QUEUE", "IN_PROGRESS", "COMPLETED"
 MAX_LOG_LINES = 2000
+NOT_KEPT = "The request came with X-Fal-Store-IO: 0, so what was said of it is not kept."
 JAVASCRIPT_SAFE = 2**53  # numbers above are not exact there
 REPEAT_SECONDS = 20.0  # until a caller whose connection broke has called again: fal's clients pause for at most 10 s
 
@@ -88,9 +89,12 @@ class Job:
 
 
 def _without_text(body: dict[str, Any]) -> dict[str, Any]:
-    """The body of an answer, an error's too, without the prompt."""
+    """The body of an answer, an error's too, without the prompt, and without sentences: they may repeat the prompt or say what is in it."""
     if isinstance(details := body.get("detail"), list):
-        return {"detail": [{name: value for name, value in detail.items() if name != "input"} for detail in details]}
+        return {"detail": [{**{name: value for name, value in detail.items() if name in ("loc", "type", "url")}, "msg": NOT_KEPT}
+                           for detail in details]}
+    if "detail" in body:
+        return {**body, "detail": NOT_KEPT}
     return {**body, "prompt": ""} if "prompt" in body else body
 
 

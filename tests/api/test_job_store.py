@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from wan22.api import job_store
-from wan22.api.errors import ApiError, Cancelled, ContentPolicyViolation, Detail, InvalidRequest
+from wan22.api.errors import ApiError, Cancelled, ContentPolicyViolation, Detail, InternalError, InvalidRequest, ModelsMissing
 from wan22.api.headers import Preferences
 from wan22.api.job_store import JobStore
 from wan22.api.jobs import Answer, Job
@@ -104,8 +104,10 @@ def test_the_oldest_are_forgotten_and_told(tmp_path: Path, running: bool) -> Non
     assert len(list(tmp_path.glob("*.json"))) == 4
 
 
-@pytest.mark.parametrize("error", [None, ContentPolicyViolation("a secret"),
-                                   InvalidRequest([Detail(("body", "x"), "no", "value_error", "a secret")])])
+@pytest.mark.parametrize("error", [None, ContentPolicyViolation("a secret"), ContentPolicyViolation("", "the prompt is about a secret"),
+                                   InternalError("cannot read a secret"), ModelsMissing("a secret is no model"),
+                                   InvalidRequest([Detail(("body", "x"), "no", "value_error", "a secret")]),
+                                   InvalidRequest([Detail(("body", "x"), "no: a secret", "value_error", ctx={"error": "a secret"})])])
 def test_of_a_private_job_no_text_is_on_the_disk(tmp_path: Path, error: ApiError | None) -> None:
     job = Job("owner", 7, preferences=Preferences(private=True))
     job.say("a secret")
@@ -116,6 +118,9 @@ def test_of_a_private_job_no_text_is_on_the_disk(tmp_path: Path, error: ApiError
     (back,) = restored(tmp_path).values()
     assert back.answer is not None and back.answer.status == job.answer.status and back.answer.body.keys() == job.answer.body.keys()
     assert "a secret" in json.dumps(job.answer.body)
+    if isinstance(error, InvalidRequest):
+        named = [{name: detail[name] for name in ("loc", "type")} for answer in (back.answer, job.answer) for detail in answer.body["detail"]]
+        assert named[0] == named[1]
 
 
 def test_a_job_whose_webhook_waits_for_its_message_is_not_forgotten(tmp_path: Path) -> None:

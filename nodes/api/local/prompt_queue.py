@@ -114,15 +114,39 @@ def outcome(prompt_id: str) -> Outcome | None:
 
 
 class LogLines(logging.Handler):
-    """Passes the pack's log lines on to whoever listens to the prompt that they are about."""
+    """Passes the pack's log lines on to whoever listens to the prompt that they are about; those of a private prompt to nobody else."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._private: set[str] = set()
         log.logger.addHandler(self)
+        log.logger.addFilter(self._is_for_all)
+
+    def listen(self, prompt_id: str, listener: Listener, private: bool) -> None:
+        self._listeners[prompt_id] = listener
+        if private:
+            self._private.add(prompt_id)
+
+    def end(self, prompt_id: str) -> None:
+        self._listeners.pop(prompt_id, None)
+        self._private.discard(prompt_id)
 
     def emit(self, record: logging.LogRecord) -> None:
-        running = get_executing_context()
-        listener = self.listeners.get(running.prompt_id) if running else None
+        listener = self._listeners.get(_running_prompt())
         if listener is not None:
             listener(record.getMessage().removeprefix(MARK), record.levelname)
+
+    def _is_for_all(self, record: logging.LogRecord) -> bool:
+        """The logger's filter, which comes before every handler: a private line is passed on here, since no handler gets it."""
+        if _running_prompt() not in self._private:
+            return True
+        if record.levelno >= self.level:
+            self.handle(record)
+        return False
+
+
+def _running_prompt() -> str:
+    """Of the code that asks; empty where it belongs to none."""
+    running = get_executing_context()
+    return running.prompt_id if running else ""

@@ -63,6 +63,7 @@ class LocalService:
             if len(local) == len(sources):
                 await self._queue(job, request, local)
         except BaseException:
+            self.log_lines.end(job.request_id)
             self.store.forget(job)
             raise
         self.tasks[job.request_id] = asyncio.create_task(self._follow(job, request, sources, base_url))
@@ -103,12 +104,12 @@ class LocalService:
     async def _queue(self, job: Job, request: TextToVideoInput, loras: list[str]) -> None:
         values = _values(request, self.settings.models)
         prompt = self.blueprint.prompt(values, list(zip(loras, request.loras, strict=True)), job.seed, f"{VIDEOS}/{job.request_id}")
+        self.log_lines.listen(job.request_id, job.say, job.preferences.private)  # before it can run
         try:
             await prompt_queue.put(job.request_id, prompt, job.preferences.low)
         except prompt_queue.PromptRefused as error:
             raise ModelsMissing(str(error)) from error
         job.queued = True
-        self.log_lines.listeners[job.request_id] = job.say
 
     async def _follow(self, job: Job, request: TextToVideoInput, sources: list[LoRASource], base_url: str) -> None:
         try:
@@ -121,7 +122,7 @@ class LocalService:
         except asyncio.CancelledError:
             answer = Answer.of(Cancelled())
         except Exception as error:  # noqa: BLE001 whatever it was, the job must not wait for ever
-            log.exception("API request %s", job.request_id)
+            log.error("API request %s: %s", job.request_id, type(error).__name__, exc_info=None if job.preferences.private else error)
             answer = Answer.of(InternalError(f"{type(error).__name__}. The server's log says more."))
         if job.queued:
             prompt_queue.take_out(job.request_id)  # where something else than the prompt failed
@@ -131,7 +132,7 @@ class LocalService:
         await self._complete(job, Answer.of(StartTimeout(late)) if late else answer)
 
     async def _complete(self, job: Job, answer: Answer) -> None:
-        self.log_lines.listeners.pop(job.request_id, None)
+        self.log_lines.end(job.request_id)
         self.tasks.pop(job.request_id, None)
         job.complete(answer)
         await self._keep(job)
