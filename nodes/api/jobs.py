@@ -100,10 +100,15 @@ def _without_text(body: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class _Shared:
-    """A job on its way, and how many callers wait for it."""
+    """A job on its way, how many callers wait for it, and how many have left without it."""
 
     started: "asyncio.Task[Job]"
     callers: int = 0
+    left: int = 0
+
+    @property
+    def has_failed(self) -> bool:
+        return self.started.done() and (self.started.cancelled() or self.started.exception() is not None)
 
 
 class Repeats:
@@ -124,23 +129,33 @@ class Repeats:
             shared = self._shared[call] = _Shared(asyncio.ensure_future(start()))
         shared.callers += 1
         try:
-            job = await asyncio.shield(shared.started)
-        except BaseException:
-            self._forget(call, shared)
-            raise
-        try:
-            yield job
-        except Exception:
-            shared.callers -= 1
-            await asyncio.sleep(REPEAT_SECONDS)
-            if not shared.callers and self._forget(call, shared) and job.status != COMPLETED:
-                cancel(job)
+            yield await asyncio.shield(shared.started)
+        except BaseException:  # a handler that is cancelled leaves too
+            self._leave(call, shared, cancel)
             raise
         self._forget(call, shared)
+
+    def _leave(self, call: Hashable, shared: _Shared, cancel: Callable[[Job], None]) -> None:
+        shared.callers -= 1
+        shared.left += 1
+        if shared.has_failed:
+            self._forget(call, shared)
+        else:
+            asyncio.get_running_loop().call_later(REPEAT_SECONDS, self._give_up, call, shared, shared.left, cancel)
+
+    def _give_up(self, call: Hashable, shared: _Shared, left: int, cancel: Callable[[Job], None]) -> None:
+        """The time of the caller that left as number `left` is over; with others there, or gone later, it is not the last."""
+        if not shared.callers and shared.left == left and self._forget(call, shared):
+            shared.started.add_done_callback(lambda _: None if shared.has_failed else _cancel(shared.started.result(), cancel))
 
     def _forget(self, call: Hashable, shared: _Shared) -> bool:
         """Whether it was still remembered."""
         return self._shared.get(call) is shared and self._shared.pop(call) is shared
+
+
+def _cancel(job: Job, cancel: Callable[[Job], None]) -> None:
+    if job.status != COMPLETED:
+        cancel(job)
 
 
 def random_seed() -> int:
