@@ -111,4 +111,4 @@ def _video_seconds(text: str) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         raise ValueError(f'Input should be JSON such as {{"{DURATION}": 3600}}, with seconds above 0')
-    return min(float(seconds), LONGEST)
+    return float(min(seconds, LONGEST))  # a whole number may be larger than a float can be

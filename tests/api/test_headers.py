@@ -22,6 +22,7 @@ def of(**headers: str) -> Preferences:
     ({"x_fal_object_lifecycle_preference": '{"expiration_duration_seconds": null}'}, Preferences()),
     ({"x_fal_object_lifecycle_preference": "{}"}, Preferences()),
     ({"x_fal_object_lifecycle_preference": '{"expiration_duration_seconds": 1e300}'}, Preferences(video_seconds=LONGEST)),
+    ({"x_fal_object_lifecycle_preference": f'{{"expiration_duration_seconds": 1{"0" * 400}}}'}, Preferences(video_seconds=LONGEST)),
     ({"x_fal_no_retry": "yes", "x_fal_runner_hint": "any", "x_fal_unheard_of": "?"}, Preferences())])
 def test_headers_mean_what_the_hosted_service_documents(headers: dict[str, str], meant: Preferences) -> None:
     assert of(**headers) == meant

@@ -6,7 +6,9 @@ from typing import Any
 from .rules import DownloadRefused
 
 LENGTH_BYTES = 8
-MAX_HEADER = 100_000_000  # bytes; the safetensors library's own limit
+MAX_HEADER = 8 * 2**20
+"""Bytes. The safetensors library takes 100 MB, which cost seconds and gigabytes to parse and stop every other thread meanwhile. A LoRA has some
+thousand tensors of about 120 bytes each there, and what a trainer notes down, seldom more than 1 MB."""
 CURE = "Only complete safetensors files are used; check the address, and convert other formats first."
 
 
