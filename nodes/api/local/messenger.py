@@ -13,6 +13,7 @@ from ..jobs import Answer, Job
 
 KEY_FILE = "webhook_key"  # below user/__wan22
 NOBODY = "local"  # whose a request is where there are no keys
+MOST_MESSAGES = 1000  # of one owner that wait for their webhooks; then the oldest is given up
 
 
 class Messenger:
@@ -21,15 +22,27 @@ class Messenger:
     def __init__(self, folder: Path, rules: WebhookRules, keep: Callable[[Job], Awaitable[None]]) -> None:
         self.signer = Signer(folder / KEY_FILE, log.warning)
         self._rules, self._keep = rules, keep
-        self._messages: set[asyncio.Task[None]] = set()
+        self._messages: dict[asyncio.Task[None], Job] = {}  # the oldest first
 
     def tell(self, job: Job) -> None:
         """Send the webhook of a complete job its message, where it has one; what was not sent when the server stopped is told again after the next
         start."""
         if job.webhook and job.answer:
             task = asyncio.create_task(self._deliver(job, job.webhook, job.answer))
-            self._messages.add(task)
-            task.add_done_callback(self._messages.discard)
+            self._messages[task] = job
+            task.add_done_callback(self._messages.pop)
+            self._limit(job.owner)
+
+    def _limit(self, owner: str) -> None:
+        """A webhook that is down holds its jobs for two hours: of one owner they must not fill memory and disk."""
+        own = [each for each in self._messages.items() if each[1].owner == owner and each[1].webhook]
+        for task, job in own[:max(0, len(own) - MOST_MESSAGES)]:
+            log.warning("webhook: the message of request %s is given up, since %d newer ones wait", job.request_id, MOST_MESSAGES)
+            job.webhook = None
+            task.cancel()
+            giving_up = asyncio.create_task(self._keep(job))
+            self._messages[giving_up] = job
+            giving_up.add_done_callback(self._messages.pop)
 
     async def _deliver(self, job: Job, webhook: str, answer: Answer) -> None:
         letter = Letter(job.request_id, job.owner or NOBODY)
