@@ -22,7 +22,7 @@ class Messenger:
     def __init__(self, folder: Path, rules: WebhookRules, keep: Callable[[Job], Awaitable[None]]) -> None:
         self.signer = Signer(folder / KEY_FILE, log.warning)
         self._rules, self._keep = rules, keep
-        self._messages: dict[asyncio.Task[None], Job] = {}  # the oldest first
+        self._messages: dict[asyncio.Future[None], Job] = {}  # the oldest first
 
     def tell(self, job: Job) -> None:
         """Send the webhook of a complete job its message, where it has one; what was not sent when the server stopped is told again after the next
@@ -40,7 +40,7 @@ class Messenger:
             log.warning("webhook: the message of request %s is given up, since %d newer ones wait", job.request_id, MOST_MESSAGES)
             job.webhook = None
             task.cancel()
-            giving_up = asyncio.create_task(self._keep(job))
+            giving_up = asyncio.ensure_future(self._keep(job))
             self._messages[giving_up] = job
             giving_up.add_done_callback(self._messages.pop)
 
