@@ -13,7 +13,7 @@ from wan22.api.contract import TextToVideoInput
 from wan22.api.errors import Cancelled, NotFound
 from wan22.api.jobs import Answer, Job
 from wan22.api.settings import Settings
-from wan22.api.uploads import Uploads
+from wan22.api.uploads.storage import Uploads
 
 T = TypeVar("T")
 

@@ -269,11 +269,11 @@ def test_the_readme_finds_a_widget_for_every_parameter_of_the_endpoint(empty: Co
 
 
 def test_troubleshooting_quotes_what_the_code_says() -> None:
-    said = "\n".join(string for path in (ROOT / "nodes").rglob("*.py") for string in strings(path))
+    texts = "\n".join(string for path in (ROOT / "nodes").rglob("*.py") for string in strings(path))
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     quoted = [text for line in page.splitlines() if line.startswith("|") for text in CELL.findall(line.split(" | ")[0])]
     assert len(quoted) > 20
-    assert [text for text in quoted if text not in said] == []
+    assert [text for text in quoted if text not in texts] == []
 
 
 def strings(path: Path) -> Iterator[str]:

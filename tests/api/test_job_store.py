@@ -93,13 +93,13 @@ def test_a_file_does_not_speak_for_another_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize("running", [False, True])
 def test_the_oldest_are_forgotten_and_told(tmp_path: Path, running: bool) -> None:
     keep(tmp_path, *(Job("owner", number, finished=1.0 + number, answer=Answer(200, {})) for number in range(5)), Job("owner", 9))
-    told: list[int] = []
-    store = JobStore(tmp_path, 9 if running else 3, lambda job: told.append(job.seed))
+    seeds: list[int] = []
+    store = JobStore(tmp_path, 9 if running else 3, lambda job: seeds.append(job.seed))
     store.restore()
     if running:
         store._kept = 3
         store.forget_the_oldest()
-    assert told == [0, 1]
+    assert seeds == [0, 1]
     assert [job.seed for job in store.jobs.values()] == [2, 3, 4, 9]
     assert len(list(tmp_path.glob("*.json"))) == 4
 

@@ -32,8 +32,8 @@ def test_it_is_valid(written: dict[str, Any]) -> None:
 
 
 def test_it_has_every_operation_and_every_answer(written: dict[str, Any]) -> None:
-    found = {(path, method): set(operation["responses"]) for path, methods in written["paths"].items() for method, operation in methods.items()}
-    assert found == OPERATIONS
+    statuses = {(path, method): set(operation["responses"]) for path, methods in written["paths"].items() for method, operation in methods.items()}
+    assert statuses == OPERATIONS
     names = [operation["operationId"] for methods in written["paths"].values() for operation in methods.values()]
     assert len(set(names)) == len(names)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import requests
-from wan22.api import uploads
 from wan22.api.errors import ApiError
 from wan22.api.settings import Settings
-from wan22.api.uploads import ARRIVING, Uploads, without_secret
+from wan22.api.uploads import storage as uploads
+from wan22.api.uploads.storage import ARRIVING, Uploads, without_secret
 from wan22.engine.fetch.partial_file import SPARE_BYTES
 from wan22.engine.fetch.rules import UploadRules
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 from wan22.api.settings import Settings
-from wan22.api.uploads import ARRIVING, INITIATE, INITIATE_PARTS, Uploads
+from wan22.api.uploads.storage import ARRIVING, INITIATE, INITIATE_PARTS, Uploads
 from wan22.engine.fetch.rules import DownloadRefused, UploadRules
 
 from app_server import Served, served
@@ -129,7 +129,7 @@ def test_other_paths_are_none_of_its_files(tmp_path: Path, path: str) -> None:
 
 
 def test_what_is_begun_and_forgotten_does_not_pile_up(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wan22.api.uploads.MOST_PENDING", 2)
+    monkeypatch.setattr("wan22.api.uploads.storage.MOST_PENDING", 2)
     urls: list[Any] = []
     for _ in range(4):
         urls.append(begun(server))

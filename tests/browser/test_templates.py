@@ -103,8 +103,8 @@ def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_bac
         canvas.evaluate("async () => await app.queuePrompt(0)")
         canvas.wait_for_function(PLAYING)
     screenshot(canvas, f"{name}_ran_{request.node.callspec.id}")
-    told = reports(canvas)
-    assert {node: told[node][: len(words)] for node, words in REPORTS.items()} == REPORTS
+    texts = reports(canvas)
+    assert {node: texts[node][: len(words)] for node, words in REPORTS.items()} == REPORTS
     canvas.wait_for_function(NONE_COVERED)
     (saved,) = (server.base / "output" / folder).glob("*.mp4")
     assert videos.facts(saved).frames == 33

@@ -16,8 +16,8 @@ NUMBERED = torch.arange(23.0)[:, None, None, None].expand(23, 2, 4, 3)
 
 @given(first=st.integers(0, 30), count=st.integers(1, 30), size=st.integers(1, 9))
 def test_a_section_holds_the_same_frames_as_a_slice(first: int, count: int, size: int) -> None:
-    found = [frame[0, 0, 0].item() for chunk in section(chunks(NUMBERED, size), first, count) for frame in chunk]
-    assert found == NUMBERED[first : first + count, 0, 0, 0].tolist()
+    values = [frame[0, 0, 0].item() for chunk in section(chunks(NUMBERED, size), first, count) for frame in chunk]
+    assert values == NUMBERED[first : first + count, 0, 0, 0].tolist()
 
 
 def test_a_section_pulls_no_further_than_it_must() -> None:

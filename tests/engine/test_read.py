@@ -49,15 +49,15 @@ def test_eight_generations_drift_by_less_than_a_level(video: VideoFormat, frames
     assert ((now - frames).mean(dim=(0, 1, 2)) * 255).abs().max() < 1
 
 
-def ffmpeg(*arguments: str, given: bytes = b"") -> bytes:
+def ffmpeg(*arguments: str, data: bytes = b"") -> bytes:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, check=True).stdout
+    return subprocess.run(command, input=data, capture_output=True, check=True).stdout
 
 
 def by_ffmpeg(path: Path, frames: torch.Tensor, *arguments: str) -> Path:
     """A file that the program makes of frames (T, H, W, 3)."""
     size = f"{frames.shape[2]}x{frames.shape[1]}"
-    ffmpeg("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", "16", "-i", "-", *arguments, str(path), given=to_levels(frames).tobytes())
+    ffmpeg("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", "16", "-i", "-", *arguments, str(path), data=to_levels(frames).tobytes())
     return path
 
 

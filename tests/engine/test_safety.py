@@ -146,9 +146,9 @@ def test_blurring_leaves_no_detail_and_keeps_the_colour():
     torch.testing.assert_close(soft.mean((1, 2)), frame.mean((1, 2)), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize(("options", "told"), [({"threshold": 1.5}, "threshold"), ({"every": 0}, "every"), ({"action": "hide"}, "when_unsafe")])
-def test_bad_settings_are_told(options: dict, told: str):
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("options", "pattern"), [({"threshold": 1.5}, "threshold"), ({"every": 0}, "every"), ({"action": "hide"}, "when_unsafe")])
+def test_bad_settings_are_told(options: dict, pattern: str):
+    with pytest.raises(ValueError, match=pattern):
         Check(**{"threshold": 0.5, "action": STOP, **options})
 
 

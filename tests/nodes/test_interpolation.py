@@ -60,10 +60,10 @@ def test_frames_rate_and_sound(host: Any, rife: Any, scene: Any, new_frames: int
     made = host.interpolated(scene, rife, new_frames, adjust, 0.5)
     count = 4 * (new_frames + 1) + 1
     assert (made.get_frame_count(), made.get_frame_rate(), made.get_dimensions()) == (count, 5 * (new_frames + 1) if adjust else 5, (128, 96))
-    given, components = scene.get_components(), made.get_components()
+    originals, components = scene.get_components(), made.get_components()
     assert components.images.shape == (count, 96, 128, 3)
-    assert torch.equal(components.images[:: new_frames + 1], given.images)
-    assert torch.equal(components.audio["waveform"], given.audio["waveform"])
+    assert torch.equal(components.images[:: new_frames + 1], originals.images)
+    assert torch.equal(components.audio["waveform"], originals.audio["waveform"])
 
 
 @pytest.mark.parametrize("scene_cut", [0.0, 0.5])

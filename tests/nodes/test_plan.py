@@ -86,7 +86,7 @@ def test_a_warning_about_the_sound_stands_on_the_node(server: ComfyUI) -> None:
               "video": {"class_type": "CreateVideo", "inputs": {"images": ["image", 0], "audio": ["sound", 0], "fps": 8.0}},
               "save": {"class_type": "Wan22SaveVideo", "inputs": {"video": ["video", 0], "filename_prefix": "silent", "video_quality": "low",
                                                                  "video_write_mode": "fast", "reverse_video": False}}}
-    said = len(server.log())
+    length = len(server.log())
     outputs = server.run(prompt)
     assert len(server.saved_videos(outputs)) == 1
-    assert "the video is written without sound" in server.log()[said:]
+    assert "the video is written without sound" in server.log()[length:]

@@ -64,18 +64,18 @@ def sigmas(pack: ModuleType, solver: str, steps: int) -> torch.Tensor:
 def test_the_levels_of_a_run_are_published_as_the_network_is_told_them(pack: ModuleType, request: pytest.FixtureRequest, experts: tuple[Any, Any],
                                                                        solver: str, kind: str) -> None:
     """On any guider: step n is the n-th of sample_sigmas, for context windows, hooks and whoever else looks it up there."""
-    found: list[list[int]] = []
+    places: list[list[int]] = []
 
     def wrapper(apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
         published = args["c"]["transformer_options"]["sample_sigmas"]
-        found.append(torch.nonzero(published == args["timestep"][0].to(published)).flatten().tolist())
+        places.append(torch.nonzero(published == args["timestep"][0].to(published)).flatten().tolist())
         return apply_model(args["input"], args["timestep"], **args["c"])
 
     with contextlib.ExitStack() as stack:
         for expert in experts:
             stack.enter_context(replacing(expert, model_function_wrapper=wrapper))
         request.getfixturevalue(kind)().sample(noise(), torch.zeros(SHAPE), pack.nodes.host.sampling.run.solver(solver), sigmas(pack, solver, 6))
-    assert found == [[step] for step in range(6)]
+    assert places == [[step] for step in range(6)]
 
 
 @pytest.mark.parametrize("kind", ["core_guider", "guider"])

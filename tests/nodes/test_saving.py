@@ -323,7 +323,7 @@ def test_sound_never_costs_the_video(pack: ModuleType, formats: ModuleType, fold
     for reverse in (False, True):
         saved = save(pack, formats, clip, reverse=reverse)
         assert videos.facts(saved.path).frames == 20
-        assert [warning in said for said in saved.warnings] == ([True] if warning else [])
+        assert [warning in text for text in saved.warnings] == ([True] if warning else [])
 
 
 @pytest.mark.parametrize("audio", [

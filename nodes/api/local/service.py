@@ -19,7 +19,7 @@ from ..headers import Preferences
 from ..job_store import JobStore
 from ..jobs import Answer, Job, random_seed
 from ..settings import Models, Settings
-from ..uploads import Uploads
+from ..uploads.storage import Uploads
 from . import prompt_queue, videos
 from .follower import Follower
 from .messenger import Messenger

@@ -114,13 +114,13 @@ def test_a_webhook_that_was_down_gets_its_message_when_it_is_up(alice: Customer,
 def test_log_lines_of_a_private_prompt_go_to_their_listener_alone(pack: ModuleType, monkeypatch: pytest.MonkeyPatch,
                                                                   caplog: pytest.LogCaptureFixture) -> None:
     prompt_queue = importlib.import_module(f"{pack.__name__}.nodes.api.local.prompt_queue")
-    log, told, running = prompt_queue.log, [], [""]
+    log, other_lines, running = prompt_queue.log, [], [""]
     monkeypatch.setattr(prompt_queue, "get_executing_context", lambda: SimpleNamespace(prompt_id=running[0]) if running[0] else None)
     caplog.set_level(logging.DEBUG, log.logger.name)
     lines = prompt_queue.LogLines()
     try:
         for prompt in ("private", "shown"):
-            lines.listen(prompt, lambda *line, prompt=prompt: told.append((prompt, *line)), prompt == "private")
+            lines.listen(prompt, lambda *line, prompt=prompt: other_lines.append((prompt, *line)), prompt == "private")
         for running[0] in ("private", "shown", "another", ""):
             log.warning("of %s", running[0] or "none")
             log.debug("more of %s", running[0])
@@ -130,7 +130,7 @@ def test_log_lines_of_a_private_prompt_go_to_their_listener_alone(pack: ModuleTy
     finally:
         log.logger.removeHandler(lines)
         log.logger.removeFilter(lines._is_for_all)
-    assert told == [("private", "of private", "WARNING"), ("shown", "of shown", "WARNING")]
+    assert other_lines == [("private", "of private", "WARNING"), ("shown", "of shown", "WARNING")]
     assert [line.removeprefix(prompt_queue.MARK) for line in caplog.messages if "more" not in line] == [
         "of shown", "of another", "of none", "after private"]
     assert "more of private" not in caplog.text

@@ -32,7 +32,7 @@ def test_only_the_hosts_of_the_rules_are_asked(url: str, tmp_path: Path):
 
 def test_the_token_goes_to_its_host_and_into_no_text(tmp_path: Path):
     host = Host(headers={"X-Linked-Etag": SHA})
-    said: list[str] = []
+    lines: list[str] = []
     seen = []
 
     async def look(request: web.Request) -> web.Response | None:
@@ -40,9 +40,9 @@ def test_the_token_goes_to_its_host_and_into_no_text(tmp_path: Path):
         return web.Response(status=302, headers={"Location": f"/cdn?sig={SECRET}"}) if request.path != "/cdn" else None
 
     host.handle = look
-    fetch(host, tmp_path, f"x.safetensors?token={SECRET}", said, tokens={"127.0.0.1": SECRET})
-    fetch(host, tmp_path, "other.safetensors", said, tokens={"huggingface.co": SECRET})
-    assert seen == [f"Bearer {SECRET}"] * 2 + [None] * 2 and SECRET not in " ".join(said)
+    fetch(host, tmp_path, f"x.safetensors?token={SECRET}", lines, tokens={"127.0.0.1": SECRET})
+    fetch(host, tmp_path, "other.safetensors", lines, tokens={"huggingface.co": SECRET})
+    assert seen == [f"Bearer {SECRET}"] * 2 + [None] * 2 and SECRET not in " ".join(lines)
     assert SECRET not in "".join(path.read_text() for path in tmp_path.glob("*.json")) and SECRET not in repr(rules(host, tokens={"h": SECRET}))
     assert SECRET not in repr(host.file(f"x?token={SECRET}"))
 

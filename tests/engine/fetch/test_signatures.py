@@ -19,8 +19,8 @@ from engine.fetch.signatures import Letter, Signer
 LETTER, BODY = Letter("request", "user"), b'{"a": 1}'
 
 
-def signer(folder: Path, said: list[Any] | None = None) -> Signer:
-    return Signer(folder / "webhook_key", lambda *words: (said if said is not None else []).append(words))
+def signer(folder: Path, messages: list[Any] | None = None) -> Signer:
+    return Signer(folder / "webhook_key", lambda *words: (messages if messages is not None else []).append(words))
 
 
 def verify(headers: Any, body: bytes, jwks: dict[str, Any]) -> None:
@@ -91,9 +91,9 @@ def a_restricted_package(folder: Path, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fault", [no_package, a_damaged_key, a_folder_for_a_key, an_old_package, an_old_package_and_a_key, a_restricted_package])
 def test_what_cannot_be_signed_goes_out_unsigned_and_that_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
     fault(tmp_path, monkeypatch)
-    said: list[Any] = []
-    signs = signer(tmp_path, said)
+    messages: list[Any] = []
+    signs = signer(tmp_path, messages)
     assert [signs.headers(LETTER, BODY, 0), signs.headers(LETTER, BODY, 0), signs.jwks()] == [{}, {}, {"keys": []}]
-    assert len(said) == 1 and "unsigned" in said[0][0]
+    assert len(messages) == 1 and "unsigned" in messages[0][0]
     assert not list(tmp_path.glob("*.part"))
-    assert fault is not no_package or "pip install cryptography" in str(said[0][1])
+    assert fault is not no_package or "pip install cryptography" in str(messages[0][1])

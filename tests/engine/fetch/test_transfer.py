@@ -20,18 +20,18 @@ from file_host import LORA, OTHER, SECRET, SHA, Host, arrived, fetch, leftovers,
 
 def test_a_file_comes_whole_with_a_readable_name_and_is_not_fetched_again(tmp_path: Path):
     host = Host()
-    said: list[str] = []
+    lines: list[str] = []
     host.headers["Content-Disposition"] = 'attachment; filename="My LoRA (high).safetensors"'
 
     async def use() -> list[Path]:
         downloader = Downloader(tmp_path / "new", rules(host))
-        return [await downloader.fetch(host.file("api/download/models/7?type=Model"), said.append) for _ in range(2)]
+        return [await downloader.fetch(host.file("api/download/models/7?type=Model"), lines.append) for _ in range(2)]
 
     first, second = run(host, use)
     assert first == second and first.name == f"My LoRA (high)-{SHA[:16]}.safetensors"
     assert first.read_bytes() == LORA and len(host.requests) == 1
     assert torch.equal(load_file(first)["lora_B"], torch.ones(3))
-    assert leftovers(tmp_path / "new") == [".json", ".safetensors"] and SHA in said[-1]
+    assert leftovers(tmp_path / "new") == [".json", ".safetensors"] and SHA in lines[-1]
 
 
 def cut(host: Host, after: int | None) -> Callable[[], None]:
@@ -170,11 +170,11 @@ def test_an_endless_header_stops_at_the_limit(tmp_path: Path):
     refused(host, tmp_path, "at most 1000000", max_bytes=1_000_000)
 
 
-@pytest.mark.parametrize(("content", "told"), [
+@pytest.mark.parametrize(("content", "pattern"), [
     (b"\x80\x02}q\x00(X\x06\x00\x00\x00weightq\x01" + b"0" * 10**6, "no safetensors file"), (b"PK\x03\x04" + b"0" * 10**6, "no safetensors file"),
     (b"<!DOCTYPE html>" + b" " * 10**6, "no safetensors file"), ((2).to_bytes(8, "little") + b"[]" + b"0" * 10**6, "no safetensors file"),
     ((2).to_bytes(8, "little") + b"{}" + b"0" * 10**6, "no tensors")])
-def test_what_is_no_safetensors_file_is_refused_after_its_first_bytes(content: bytes, told: str, tmp_path: Path):
+def test_what_is_no_safetensors_file_is_refused_after_its_first_bytes(content: bytes, pattern: str, tmp_path: Path):
     host = Host()
 
     async def slow(request: web.Request) -> web.StreamResponse:
@@ -182,7 +182,7 @@ def test_what_is_no_safetensors_file_is_refused_after_its_first_bytes(content: b
         return await silent(request)
 
     host.handle = slow
-    refused(host, tmp_path, told)
+    refused(host, tmp_path, pattern)
 
 
 @pytest.mark.parametrize("content", [LORA[:-1], LORA[:200_000], LORA + b"x"])
@@ -268,16 +268,16 @@ async def part_unasked(request: web.Request) -> web.StreamResponse:
     return web.Response(status=206, body=LORA)
 
 
-@pytest.mark.parametrize(("handler", "kind", "told"), [
+@pytest.mark.parametrize(("handler", "kind", "pattern"), [
     (silent, DownloadFailed, "did not answer"), (hang_up, DownloadFailed, "connection broke"), (status(500), DownloadFailed, "answered 500"),
     (status(429), DownloadFailed, "answered 429"), (status(404), DownloadRefused, "answered 404"), (status(401), DownloadRefused, "must set a token"),
     (status(403), DownloadRefused, "token"), (status(204), DownloadRefused, "204"), (page, DownloadRefused, "web page"),
     (compressed, DownloadFailed, "compressed"),
     (away, DownloadRefused, "not among the hosts"), (part_unasked, DownloadFailed, "a part")])
-def test_every_fault_is_one_of_two_errors_without_secrets(handler: Any, kind: type[Exception], told: str, tmp_path: Path):
+def test_every_fault_is_one_of_two_errors_without_secrets(handler: Any, kind: type[Exception], pattern: str, tmp_path: Path):
     host = Host()
     host.handle = handler
-    with pytest.raises(kind, match=told) as raised:
+    with pytest.raises(kind, match=pattern) as raised:
         fetch(host, tmp_path, f"x.safetensors?token={SECRET}", tokens={"127.0.0.1": SECRET}, stall_seconds=0.1 if handler is silent else 60)
     assert SECRET not in "".join(traceback.format_exception(raised.value))
     assert leftovers(tmp_path) == []

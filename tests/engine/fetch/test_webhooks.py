@@ -21,10 +21,10 @@ def send(handler: Handler, payload: Any = PAYLOAD, signed: Any = lambda body: {}
     async def run() -> tuple[bool, list[str]]:
         app = web.Application()
         app.router.add_post("/services/path-secret", handler)
-        said: list[str] = []
+        lines: list[str] = []
         async with served(app) as port:
             url = f"http://127.0.0.1:{port}/services/path-secret?token=query-secret"
-            return await deliver(url, payload, WebhookRules(**{**OPEN, **PATIENT, **rules}), said.append, signed=signed), said
+            return await deliver(url, payload, WebhookRules(**{**OPEN, **PATIENT, **rules}), lines.append, signed=signed), lines
     return asyncio.run(run())
 
 
@@ -46,22 +46,22 @@ def test_the_payload_arrives_once():
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 def test_what_may_pass_is_tried_again(status: int):
     handler, seen = answering(status, status, 200)
-    taken, said = send(handler)
-    assert taken and len(seen) == 3 and len(said) == 2
-    assert not any("secret" in line for line in said)
+    taken, lines = send(handler)
+    assert taken and len(seen) == 3 and len(lines) == 2
+    assert not any("secret" in line for line in lines)
 
 
 def test_three_attempts_are_enough():
     handler, seen = answering(500)
-    taken, said = send(handler)
-    assert not taken and len(seen) == 3 and all("500" in line for line in said)
+    taken, lines = send(handler)
+    assert not taken and len(seen) == 3 and all("500" in line for line in lines)
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410])
 def test_what_stays_is_not_tried_again_and_redirects_are_not_followed(status: int):
     handler, seen = answering(status, Location="/services/path-secret")
-    taken, said = send(handler)
-    assert not taken and len(seen) == 1 and str(status) in said[0]
+    taken, lines = send(handler)
+    assert not taken and len(seen) == 1 and str(status) in lines[0]
 
 
 async def silent(request: web.Request) -> web.Response:
@@ -71,8 +71,8 @@ async def silent(request: web.Request) -> web.Response:
 
 @pytest.mark.parametrize("limit", ["seconds", "total_seconds"])
 def test_an_attempt_is_given_up_when_its_time_or_that_of_all_is_over(limit: str):
-    taken, said = send(silent, pauses=(), **{limit: 0.1})
-    assert not taken and len(said) == 1 and "within 0" in said[0]
+    taken, lines = send(silent, pauses=(), **{limit: 0.1})
+    assert not taken and len(lines) == 1 and "within 0" in lines[0]
 
 
 def test_a_slow_webhook_is_given_up():
@@ -83,8 +83,8 @@ def test_a_slow_webhook_is_given_up():
         return await silent(request)
 
     pauses = (0.01,) * 100
-    taken, said = send(slow, seconds=0.05, total_seconds=0.5, pauses=pauses)
-    assert not taken and len(seen) < len(pauses) + 1 and "within 0.5 s" in said[-1]
+    taken, lines = send(slow, seconds=0.05, total_seconds=0.5, pauses=pauses)
+    assert not taken and len(seen) < len(pauses) + 1 and "within 0.5 s" in lines[-1]
 
 
 def test_the_body_of_the_answer_is_not_waited_for():
@@ -103,31 +103,31 @@ def test_a_server_that_hangs_up_is_no_error():
         request.transport.close()
         return web.Response()
 
-    taken, said = send(hang_up)
-    assert not taken and len(said) == 3
+    taken, lines = send(hang_up)
+    assert not taken and len(lines) == 3
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/hook-secret", "https://localhost/hook-secret", "http://example.com/?secret",
     "https://u:secret@example.com/", "secret",
                                  "https://169.254.169.254/secret", "https://example.com:8080/secret", ""])
 def test_addresses_that_are_not_allowed_get_nothing(url: str):
-    said: list[str] = []
-    assert asyncio.run(deliver(url, PAYLOAD, WebhookRules(), said.append)) is False
-    assert len(said) == 1 and "secret" not in said[0]
+    lines: list[str] = []
+    assert asyncio.run(deliver(url, PAYLOAD, WebhookRules(), lines.append)) is False
+    assert len(lines) == 1 and "secret" not in lines[0]
 
 
 @pytest.mark.parametrize("payload", [{"a": object()}, {1j: 2}])
 def test_a_payload_that_is_no_json_is_no_error(payload: Any):
     handler, seen = answering(200)
-    taken, said = send(handler, payload)
-    assert not taken and not seen and "JSON" in said[0]
+    taken, lines = send(handler, payload)
+    assert not taken and not seen and "JSON" in lines[0]
 
 
 def test_an_address_nobody_answers_is_no_error():
-    said: list[str] = []
+    lines: list[str] = []
     rules = WebhookRules(hosts=("127.0.0.1:9",), pauses=(0.0,), **OPEN)
-    assert asyncio.run(deliver("http://127.0.0.1:9/", PAYLOAD, rules, said.append)) is False
-    assert len(said) == 2
+    assert asyncio.run(deliver("http://127.0.0.1:9/", PAYLOAD, rules, lines.append)) is False
+    assert len(lines) == 2
 
 
 def test_times_that_mean_nothing_are_refused():

@@ -7,24 +7,19 @@ The address holds a secret, so who has it needs no key to send the file: the cli
 import asyncio
 import contextlib
 import hashlib
-import json
 import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 
-from ..engine.fetch.cache import Entry
-from ..engine.fetch.partial_file import PartialFile, check_space, in_thread
-from ..engine.fetch.rules import DownloadFailed, DownloadRefused, UploadRules
-from .errors import BadRequest, Detail, InternalError, InvalidRequest, NotFound, SwitchedOff, UploadsFull, UploadStalled
-
-if TYPE_CHECKING:
-    from .app import Call
+from ...engine.fetch.cache import Entry
+from ...engine.fetch.partial_file import PartialFile, check_space, in_thread
+from ...engine.fetch.rules import DownloadFailed, DownloadRefused, UploadRules
+from ..errors import Detail, InternalError, InvalidRequest, NotFound, SwitchedOff, UploadsFull, UploadStalled
 
 INITIATE, INITIATE_PARTS = "/fal/storage/upload/initiate", "/fal/storage/upload/initiate-multipart"
 FILE = "/fal/storage/files/{token}/{file_name}"
@@ -263,36 +258,3 @@ async def _pass(content: StreamReader, seen: Callable[[bytes], None] = lambda ch
 def without_secret(path: str) -> str:
     """The path of a request as a log may show it."""
     return _SECRET.sub("...", path)
-
-
-async def initiate(call: "Call") -> web.Response:
-    """Where to send a file, and what it will be called."""
-    try:
-        asked = json.loads(await call.body())
-        name = asked.get("file_name") or "lora.safetensors"
-    except (ValueError, AttributeError, RecursionError):
-        raise BadRequest('The body should be JSON such as {"file_name": "style.safetensors"}.') from None
-    url = call.base_url + call.service.uploads.begin(str(name)[:500], call.owner)
-    return web.json_response({"upload_url": url, "file_url": url})
-
-
-async def receive(call: "Call") -> web.Response:
-    await call.service.uploads.receive(call.names["token"], call.request.content, call.request.content_length)
-    return web.json_response({})
-
-
-async def receive_part(call: "Call") -> web.Response:
-    if not re.fullmatch(r"[1-9]\d{0,4}", part := call.names["part"]):
-        raise BadRequest("The part should be a number from 1.")
-    etag = await call.service.uploads.receive_part(call.names["token"], int(part), call.request.content)
-    return web.json_response({"partNumber": int(part), "etag": etag}, headers={"ETag": etag})
-
-
-async def complete(call: "Call") -> web.Response:
-    await call.service.uploads.complete(call.names["token"])
-    return web.json_response({})
-
-
-HANDLERS = {INITIATE: initiate, INITIATE_PARTS: initiate}
-WITH_SECRET = {COMPLETE: complete, PART: receive_part, FILE: receive}
-METHODS = {INITIATE: "POST", INITIATE_PARTS: "POST", COMPLETE: "POST", PART: "PUT", FILE: "PUT"}
