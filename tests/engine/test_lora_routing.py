@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.lora.routing import LoraChoice, Route, partner_name, routes
+from engine.lora.routing import LoraChoice, Route, read_name, routes
 
 PAIRS = [
     ("wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors"),
@@ -51,11 +51,11 @@ def test_a_partner_in_the_stack_is_not_put_on_twice() -> None:
 
 
 def test_several_candidates_are_none() -> None:
-    assert partner_name("a_high.safetensors", ["a_high.safetensors", "a_low.safetensors", "a_LOW.safetensors"]) is None
+    assert read_name("a_high.safetensors", ["a_high.safetensors", "a_low.safetensors", "a_LOW.safetensors"]).partner is None
 
 
 def test_partners_stay_in_their_folder() -> None:
-    assert partner_name("x/a_high.safetensors", ["x/a_high.safetensors", "y/a_low.safetensors"]) is None
+    assert read_name("x/a_high.safetensors", ["x/a_high.safetensors", "y/a_low.safetensors"]).partner is None
 
 
 @pytest.mark.parametrize(("wrong", "message"), [({"scale": 4.5}, "scale is 4.5"), ({"scale": float("nan")}, "scale is nan"),

@@ -84,11 +84,6 @@ def _why(name: Name, certain: str | None, expert: str | None) -> str:
     return f"its name is in doubt ({words}) and has no partner" if words else "its name says neither high nor low"
 
 
-def partner_name(path: str, files: Sequence[str]) -> str | None:
-    """The only file that differs from `path` just in saying the other expert; None where there is none or several."""
-    return read_name(path, files).partner
-
-
 def routes(choice: LoraChoice, named_experts: Collection[str], files: Sequence[str], chosen: Collection[str]) -> Routing:
     """Where a file and, for "auto", its partner go; `named_experts` are those that the file's own keys speak of.
 

@@ -52,7 +52,7 @@ def interpolator_path(name: str) -> Path:
 
 
 def file_chosen_by(name: str) -> str:
-    """Which file "film" and "rife" stand for now, empty for none: another one is another network."""
+    """The path of the file that a name stands for now, empty for none: another file is another network."""
     return "" if name == NONE else str(interpolator_path(name))
 
 

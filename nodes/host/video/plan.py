@@ -14,14 +14,18 @@ NO_NETWORK, EMPTY_LATENT = "none", "Wan22EmptyLatent"
 
 def planned_rate(prompt: Prompt, node_id: str) -> Fraction | None:
     """Frames per second of the VIDEO that comes into a node; None where a link or a node of another pack decides."""
-    node = _source(prompt, prompt.get(node_id, {}), "video")
+    return _rate_into(prompt, prompt.get(node_id, {}))
+
+
+def _rate_into(prompt: Prompt, node: Mapping[str, Any]) -> Fraction | None:
+    node = _source(prompt, node, "video")
     name, inputs = node.get("class_type"), node.get("inputs", {})
     if name in RATES:
         rate = inputs.get(RATES[name])
         return Fraction(rate).limit_denominator(1001) if isinstance(rate, int | float) else None
     if name not in PASSED_ON:
         return None
-    before, times = planned_rate({**prompt, "": node}, ""), _times(prompt, inputs) if name == "Wan22Interpolate" and not _has_picture(prompt) else 1
+    before, times = _rate_into(prompt, node), _times(prompt, inputs) if name == "Wan22Interpolate" and not _has_picture(prompt) else 1
     return None if before is None or times is None else before * times
 
 
