@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 from wan22.api.app import App, answered_paths
-from wan22.api.contract import TextToVideoInput
+from wan22.api.contract import Health, TextToVideoInput
 from wan22.api.errors import Cancelled, NotFound
-from wan22.api.jobs import Answer, Job
+from wan22.api.jobs.job import Answer, Job
 from wan22.api.settings import Settings
 from wan22.api.uploads.storage import Uploads
 
@@ -46,6 +46,9 @@ class Desk:
 
     def queue_position(self, job: Job) -> int:
         return 0
+
+    def health(self) -> Health:
+        return Health(version="1", missing_models=[], missing_interpolators=[])
 
     def jwks(self) -> dict[str, Any]:
         return {"keys": []}

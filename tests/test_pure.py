@@ -8,7 +8,7 @@ from comfyui import ROOT
 from kept import once
 
 PACKAGES = ("aiohttp", "filelock", "pydantic")
-ROOMS = (ROOT / "nodes" / "api", ROOT / "nodes" / "api" / "uploads", ROOT / "nodes" / "engine" / "fetch")
+ROOMS = (ROOT / "nodes" / "api", ROOT / "nodes" / "api" / "jobs", ROOT / "nodes" / "api" / "uploads", ROOT / "nodes" / "engine" / "fetch")
 IMPORTS = """
 import importlib, sys
 sys.path[:0] = sys.argv[1:3]

@@ -27,14 +27,15 @@ from .errors import (
     Unauthorized,
 )
 from .headers import QUEUE, QUEUE_AT_FAL, Target
-from .jobs import COMPLETED, IN_QUEUE, Job, Repeats
+from .jobs.job import COMPLETED, IN_QUEUE, Job
+from .jobs.repeats import Repeats
 from .openapi import document
 from .settings import Settings
 from .trust import stranger
 from .uploads import handlers as uploads
 from .uploads.storage import without_secret
 
-OPENAPI, JWKS = "/fal/openapi.json", "/fal/.well-known/jwks.json"
+OPENAPI, JWKS, HEALTH = "/fal/openapi.json", "/fal/.well-known/jwks.json", "/fal/health"
 STREAM_SECONDS = 0.2
 PING_SECONDS = 5.0  # proxies cut a stream that says nothing for a minute
 HANG_UP_SECONDS = 1.0  # until it is noticed that a waiting client is gone
@@ -118,10 +119,14 @@ async def jwks(call: Call) -> web.Response:
     return web.json_response(call.service.jwks())
 
 
+async def health(call: Call) -> web.Response:
+    return web.json_response(contract.body(call.service.health()))
+
+
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 HANDLERS: dict[str, Handler] = {
     contract.RUN: run, contract.SUBMIT: submit, contract.STATUS: status, contract.STREAM: stream, contract.REQUEST: result, contract.CANCEL: cancel,
-    f"{contract.REQUEST}/response": result, **uploads.HANDLERS}
+    f"{contract.REQUEST}/response": result, HEALTH: health, **uploads.HANDLERS}
 KEYLESS: dict[str, Handler] = {OPENAPI: openapi, JWKS: jwks, **uploads.WITH_SECRET}  # who asks for these needs no key
 METHODS = contract.METHODS | uploads.METHODS
 

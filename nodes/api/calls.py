@@ -7,10 +7,11 @@ from aiohttp import web
 
 from ..engine.fetch.addresses import AddressRefused, check_url
 from . import contract
-from .contract import MAX_BODY_BYTES, TextToVideoInput
+from .contract import MAX_BODY_BYTES, Health, TextToVideoInput
 from .errors import BadRequest, Detail, InvalidRequest, PayloadTooLarge
 from .headers import Preferences
-from .jobs import IN_QUEUE, Job, Repeats
+from .jobs.job import IN_QUEUE, Job
+from .jobs.repeats import Repeats
 from .settings import Settings
 from .uploads.storage import Uploads
 
@@ -33,6 +34,9 @@ class Service(Protocol):
 
     def queue_position(self, job: Job) -> int:
         """How many are ahead of it."""
+
+    def health(self) -> Health:
+        """What it is, and what it lacks."""
 
     def jwks(self) -> dict[str, Any]:
         """The keys that verify its webhooks."""

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from .errors import Detail, InvalidRequest
 from .headers import QUEUE
-from .jobs import COMPLETED, IN_QUEUE, Job
+from .jobs.job import COMPLETED, IN_QUEUE, Job
 
 APP = "fal-ai/wan"
 ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
@@ -154,6 +154,14 @@ class Cancellation(_Model):
     """What became of the wish to cancel a request."""
 
     status: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]
+
+
+class Health(_Model):
+    """The server itself; ours, the hosted service has nothing like it."""
+
+    version: str = Field(description="Of the pack; equal where its code is.")
+    missing_models: list[str] = Field(description="A sentence for each file without which no video is made.")
+    missing_interpolators: list[str] = Field(description="A sentence for each interpolator whose file is missing.")
 
 
 def submitted(job: Job, queue_url: str, queue_position: int) -> InQueue:

@@ -222,8 +222,8 @@ class QueueFull(InfrastructureError):
 
     status, error_type, retryable = 503, "runner_scheduling_failure", True
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} requests wait already, and no more are taken (max_waiting in the server's settings). Send it again later.")
+    def __init__(self, limit: int, setting: str = "max_waiting") -> None:
+        super().__init__(f"{limit} requests wait already, and no more are taken ({setting} in the server's settings). Send it again later.")
 
 
 class UploadsFull(InfrastructureError):

@@ -29,7 +29,7 @@ from .errors import (
     Unauthorized,
 )
 from .headers import QUEUE
-from .jobs import Answer, Job
+from .jobs.job import Answer, Job
 
 Json = dict[str, Any]
 TEXT: Json = {"type": "string"}

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from ..engine.fetch.rules import DownloadRules, Rules, UploadRules, WebhookRules
-from .job_store import KEPT
+from .jobs.store import KEPT
 
 SHORTEST_KEY = 16  # characters
 OF_A_CHECK = "Value error, "  # how pydantic begins what one of our own checks says

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from wan22.api import app, jobs
+from wan22.api import app
 from wan22.api.headers import Preferences
+from wan22.api.jobs import repeats
 from wan22.api.settings import Settings
 
 from app_server import Served, served
@@ -145,14 +146,14 @@ def test_a_call_after_the_answer_is_a_new_one_and_so_is_one_that_asks_for_someth
 
 
 def test_a_job_whose_caller_does_not_come_back_is_cancelled(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "REPEAT_SECONDS", 0.01)
+    monkeypatch.setattr(repeats, "REPEAT_SECONDS", 0.01)
     hang_up(fresh, json.dumps(FOX).encode())
     until(lambda: fresh.desk.jobs[0].failed)
     assert fresh.desk.jobs[0].answer.error_type == "client_cancelled"
 
 
 def test_one_caller_that_leaves_costs_another_nothing(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "REPEAT_SECONDS", 0.01)
+    monkeypatch.setattr(repeats, "REPEAT_SECONDS", 0.01)
     with ThreadPoolExecutor(1) as threads:
         stays = threads.submit(call, fresh)
         fresh.desk.wait_for_jobs(1)

@@ -9,7 +9,7 @@ import folder_paths
 from ..blueprint import SAVE, Blueprint
 from ..contract import TextToVideoInput, TextToVideoOutput, VideoFile
 from ..errors import Cancelled, ContentPolicyViolation, InternalError
-from ..jobs import Answer, Job
+from ..jobs.job import Answer, Job
 from . import prompt_queue
 from .prompt_queue import Bar, Outcome
 from .videos import remove_tags

@@ -36,7 +36,12 @@ def _usual(parameter: str, *words: str) -> str:
 
 def missing_models(models: Mapping[str, str]) -> list[str]:
     """A sentence for each file that is not there, with where to get it."""
-    missing = [missing_file(folder, models[name]) for name, folder in FOLDERS.items() if folder_paths.get_full_path(folder, models[name]) is None]
+    return [missing_file(folder, models[name]) for name, folder in FOLDERS.items() if folder_paths.get_full_path(folder, models[name]) is None]
+
+
+def missing_interpolators() -> list[str]:
+    """A sentence for each interpolator without a file, with where to get it."""
+    missing = []
     interpolation.interpolator_names()  # which tells 0.3.75 of their folder
     for name in INTERPOLATORS:
         try:

@@ -30,7 +30,7 @@ def register() -> None:
 def _register() -> None:
     from ..app import App, answered_paths
     from ..contract import ENDPOINT
-    from .model_choice import chosen_models, missing_models
+    from .model_choice import chosen_models, missing_interpolators, missing_models
     from .service import LocalService
     settings = read_settings()
     if not settings.enabled:
@@ -39,7 +39,7 @@ def _register() -> None:
     for path in answered_paths():
         routes.serve("*", path, app.answer)
     log.info("API: POST /%s, for %s", ENDPOINT, "who sends a key" if settings.keys else "programs on this machine")
-    for sentence in missing_models(chosen_models(settings.models)):
+    for sentence in [*missing_models(chosen_models(settings.models)), *missing_interpolators()]:
         log.warning("API: %s", sentence)
 
 

@@ -13,17 +13,18 @@ from ...engine.log import log
 from ...host.models.files import model_names
 from ...host.video import interpolation
 from ..blueprint import Blueprint
-from ..contract import LoRAWeight, TextToVideoInput
+from ..contract import Health, LoRAWeight, TextToVideoInput
 from ..errors import ApiError, Cancelled, Detail, InternalError, InvalidRequest, ModelsMissing, QueueFull, Restarted, StartTimeout
 from ..headers import Preferences
-from ..job_store import JobStore
-from ..jobs import Answer, Job, random_seed
+from ..jobs.job import Answer, Job, random_seed
+from ..jobs.messenger import Messenger
+from ..jobs.store import JobStore
 from ..settings import Models, Settings
 from ..uploads.storage import Uploads
+from ..version import pack_version
 from . import prompt_queue, videos
 from .follower import Follower
-from .messenger import Messenger
-from .model_choice import chosen_models
+from .model_choice import chosen_models, missing_interpolators, missing_models
 
 BLUEPRINT = Path(__file__).parents[3] / "subgraphs" / "Wan 2.2 Text to Video.json"
 DOWNLOADED = "wan22_api"  # below models/loras
@@ -41,7 +42,7 @@ class LocalService:
         self.loras = LoRAFiles(settings)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         user_folder = Path(folder_paths.get_system_user_directory("wan22"))
-        self.store = JobStore.claimed(user_folder, settings.kept_jobs, videos.delete if settings.delete_videos else lambda job: None)
+        self.store: JobStore[Job] = JobStore.claimed(user_folder, settings.kept_jobs, videos.delete if settings.delete_videos else lambda job: None)
         self.messenger = Messenger(user_folder, settings.webhooks, self._keep)
         for job in list(self.store.jobs.values()):
             if job.answer is None:
@@ -56,7 +57,7 @@ class LocalService:
         if self.store.waiting(owner) >= self.settings.max_waiting:
             raise QueueFull(self.settings.max_waiting)
         job = Job(owner, random_seed() if request.seed is None else request.seed, webhook, preferences=preferences)
-        self.store.jobs[job.request_id] = job
+        self.store.add(job)
         try:
             await self.store.keep(job)
             local = [source.name for source in sources if isinstance(source, LocalFile)]
@@ -93,6 +94,10 @@ class LocalService:
     def jwks(self) -> dict[str, Any]:
         """The keys that verify the webhooks; none where they are not signed."""
         return self.messenger.signer.jwks()
+
+    def health(self) -> Health:
+        return Health(version=pack_version(), missing_models=missing_models(chosen_models(self.settings.models)),
+                      missing_interpolators=missing_interpolators())
 
     @property
     def uploads(self) -> Uploads:

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import folder_paths
 
-from ..jobs import Job
+from ..jobs.job import Job
 
 
 def remove_tags(file: Path) -> None:

@@ -28,7 +28,7 @@ def test_each_tenth_of_a_bar_is_a_line_as_soon_as_it_is_reached(pack: ModuleType
 def test_the_video_of_a_forgotten_job_goes_with_it(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("folder_paths.get_output_directory", lambda: str(tmp_path))
     monkeypatch.setattr("folder_paths.get_system_user_directory", lambda name: str(tmp_path / name))
-    service, jobs, settings = (importlib.import_module(f"{pack.__name__}.nodes.api.{name}") for name in ("local.service", "jobs", "settings"))
+    service, jobs, settings = (importlib.import_module(f"{pack.__name__}.nodes.api.{name}") for name in ("local.service", "jobs.job", "settings"))
     for name in ("old", "new"):
         (tmp_path / f"{name}.mp4").touch()
 
@@ -36,7 +36,7 @@ def test_the_video_of_a_forgotten_job_goes_with_it(pack: ModuleType, tmp_path: P
         jobs_of = service.LocalService(settings.Settings(kept_jobs=1, delete_videos=delete))
         for finished, name in enumerate(("old", "new"), 1):
             job = jobs.Job("", 1, finished=float(finished), answer=jobs.Answer(200, {}), video=f"{name}.mp4")
-            jobs_of.store.jobs[job.request_id] = job
+            jobs_of.store.add(job)
         jobs_of.store.forget_the_oldest()
 
     asyncio.run(remember(delete=False))

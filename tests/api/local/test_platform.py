@@ -147,7 +147,7 @@ def test_over_a_restart_an_expired_video_goes_unless_the_owner_keeps_all(pack: M
                                         for name in ("local.service", "jobs", "headers", "settings"))
     (tmp_path / "old.mp4").touch()
     job = jobs.Job("", 1, finished=1.0, answer=jobs.Answer(200, {}), video="old.mp4", preferences=headers.Preferences(video_seconds=5.0))
-    asyncio.run(importlib.import_module(f"{pack.__name__}.nodes.api.job_store").JobStore(tmp_path / "wan22" / "requests").keep(job))
+    asyncio.run(importlib.import_module(f"{pack.__name__}.nodes.api.jobs.store").JobStore(tmp_path / "wan22" / "requests").keep(job))
 
     async def restart() -> None:
         service.LocalService(settings.Settings(delete_videos=delete))

@@ -4,15 +4,16 @@ import asyncio
 import gc
 import json
 import os
+import random
 import threading
 from pathlib import Path
 
 import pytest
-from wan22.api import job_store
 from wan22.api.errors import ApiError, Cancelled, ContentPolicyViolation, Detail, InternalError, InvalidRequest, ModelsMissing
 from wan22.api.headers import Preferences
-from wan22.api.job_store import JobStore
-from wan22.api.jobs import Answer, Job
+from wan22.api.jobs import store as job_store
+from wan22.api.jobs.job import Answer, Job
+from wan22.api.jobs.store import JobStore
 
 
 def keep(folder: Path, *jobs: Job) -> None:
@@ -131,6 +132,7 @@ def test_a_job_whose_webhook_waits_for_its_message_is_not_forgotten(tmp_path: Pa
     assert [job.seed for job in store.jobs.values()] == [1, 3]
     waits = store.jobs[waits.request_id]
     waits.webhook = None
+    asyncio.run(store.keep(waits))
     store.forget_the_oldest()
     assert [job.seed for job in store.jobs.values()] == [3]
 
@@ -159,3 +161,31 @@ def test_servers_that_share_a_user_folder_do_not_share_jobs(tmp_path: Path) -> N
     del first
     gc.collect()
     assert len(JobStore.claimed(tmp_path).jobs) == 1
+
+
+def test_what_is_counted_as_jobs_come_and_end_is_what_a_look_at_all_of_them_finds(tmp_path: Path) -> None:
+    store: JobStore[Job] = JobStore(tmp_path, kept=4)
+    chance = random.Random(7)
+
+    async def live() -> None:
+        for number in range(200):
+            if chance.random() < 0.5 or not store.jobs:
+                job = Job(chance.choice("abc"), number, chance.choice([None, "https://example.com/hook"]))
+                store.add(job)
+            else:
+                job = chance.choice(list(store.jobs.values()))
+                if job.answer is None:
+                    job.complete(Answer(200, {}))
+                elif chance.random() < 0.8:
+                    job.webhook = None
+                else:
+                    store.forget(job)
+                    continue
+            await store.keep(job)
+            store.forget_the_oldest()
+            for owner in "abc":
+                assert store.waiting(owner) == sum(job.owner == owner and job.answer is None for job in store.jobs.values())
+            assert sum(job.answer is not None and not job.webhook for job in store.jobs.values()) <= 4
+
+    asyncio.run(live())
+    assert set(restored(tmp_path)) == set(store.jobs)

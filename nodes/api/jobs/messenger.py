@@ -9,7 +9,7 @@ from ...engine.fetch.rules import WebhookRules
 from ...engine.fetch.signatures import Letter, Signer
 from ...engine.fetch.webhooks import deliver
 from ...engine.log import log
-from ..jobs import Answer, Job
+from .job import Answer, Job
 
 KEY_FILE = "webhook_key"  # below user/__wan22
 NOBODY = "local"  # whose a request is where there are no keys

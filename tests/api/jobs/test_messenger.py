@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wan22.api.jobs import Answer, Job
-from wan22.api.local import messenger
+from wan22.api.jobs import messenger
+from wan22.api.jobs.job import Answer, Job
 from wan22.engine.fetch.rules import WebhookRules
 
 
