@@ -3,13 +3,14 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, ValidationError
 
 from ..engine.fetch.rules import DownloadRules, Rules, UploadRules, WebhookRules
 from .jobs.store import KEPT
 
+S = TypeVar("S", bound="Settings")
 SHORTEST_KEY = 16  # characters
 OF_A_CHECK = "Value error, "  # how pydantic begins what one of our own checks says
 
@@ -31,10 +32,10 @@ class Settings(Rules):
     forgotten is deleted unless `delete_videos` is false. What `downloads`, `uploads` and `webhooks` may hold stands in engine.fetch.rules."""
 
     enabled: bool = False
-    keys: tuple[Annotated[str, Field(min_length=SHORTEST_KEY, pattern=r"^[\x21-\x7e]+$")], ...] = Field((), repr=False)
-    public_url: str = Field("", pattern=r"^(https?://[^\s?#]+)?$")
-    max_waiting: int = Field(100, ge=1, le=10_000)
-    kept_jobs: int = Field(KEPT, ge=1, le=100_000)
+    keys: tuple[Annotated[str, Field(min_length=SHORTEST_KEY, pattern=r"^[\x21-\x7e]+$")], ...] = Field(default=(), repr=False)
+    public_url: str = Field(default="", pattern=r"^(https?://[^\s?#]+)?$")
+    max_waiting: int = Field(default=100, ge=1, le=10_000)
+    kept_jobs: int = Field(default=KEPT, ge=1, le=100_000)
     delete_videos: bool = True
     models: Models = Models()
     downloads: DownloadRules = DownloadRules()
@@ -42,7 +43,7 @@ class Settings(Rules):
     webhooks: WebhookRules = WebhookRules()
 
     @classmethod
-    def read(cls, text: str) -> "Settings":
+    def read(cls: "type[S]", text: str) -> "S":
         """ValueError that names each wrong entry, without its value."""
         try:
             return cls.model_validate_json(text)

@@ -1,0 +1,1 @@
+"""Ray: where workers run, how they are reached, and who starts them again."""

@@ -1,0 +1,88 @@
+"""Everything on one machine: Ray's head and the gateway, each started again when it ends, and both ended with this program."""
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from .gateway.server import listening
+from .on_ray.actor import ARGUMENTS, COMFYUI, PYTHON
+from .on_ray.head import Head, environment, make_token
+from .run_gateway import WRONG, read_settings
+from .worker.child import LEASH, Place
+
+MOST_WORKERS = 64  # of a machine whose GPUs are not counted yet
+LOOKS_EVERY = 0.2  # seconds
+AGAIN = 2.0  # seconds until a gateway that ended is started again
+
+
+def up(options: argparse.Namespace) -> int:
+    """Until SIGTERM, Ctrl-C, or what must be put right first. Nothing that it started is there afterwards."""
+    place = Place(options.comfyui.expanduser().resolve(), options.python.expanduser().absolute())
+    place.check()
+    read_settings(options)
+    listening(options.listen, options.port).close()
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    host = {COMFYUI: str(place.comfyui), PYTHON: str(place.python), ARGUMENTS: options.arguments}
+    return Machine(options, host).run(stopped)
+
+
+class Machine:
+    """The two programs of a machine; `host` is what its workers must know, as environment variables."""
+
+    def __init__(self, options: argparse.Namespace, host: dict[str, str]) -> None:
+        self._options, self._host = options, host
+        self._token = make_token(options.state / "ray_token")
+        self._head: Head | None = None
+        self._gateway: subprocess.Popen[bytes] | None = None
+
+    def run(self, stopped: threading.Event) -> int:
+        """The exit status: 0, or the gateway's where another start of it is of no use."""
+        try:
+            while not stopped.is_set():
+                if (code := self._look(stopped)) is not None:
+                    return code
+                stopped.wait(LOOKS_EVERY)
+            return 0
+        finally:
+            self._end()
+
+    def _look(self, stopped: threading.Event) -> int | None:
+        """Start what is not there."""
+        if self._head is None or not self._head.is_up:
+            self._end()
+            self._head = Head(self._options.workers or MOST_WORKERS, self._token, self._host)
+        if self._gateway is None:
+            self._gateway = self._start_gateway(self._head)
+        elif (code := self._gateway.poll()) is not None:
+            if code in (0, WRONG):
+                return code
+            print(f"The gateway ended with status {code} and is started again.", file=sys.stderr, flush=True)
+            self._gateway = None
+            stopped.wait(AGAIN)
+        return None
+
+    def _start_gateway(self, head: Head) -> "subprocess.Popen[bytes]":
+        options = self._options
+        command = [sys.executable, "-m", "cluster", "gateway", f"--address={head.address}", f"--port={options.port}", f"--listen={options.listen}",
+                   f"--state={options.state}", *([f"--settings={options.settings}"] if options.settings else []),
+                   *([f"--workers={options.workers}"] if options.workers else [])]
+        return subprocess.Popen([sys.executable, str(LEASH), str(os.getpid()), *command], env={**os.environ, **environment(self._token)})
+
+    def _end(self) -> None:
+        """Both, the gateway first: it lets nobody in while Ray goes."""
+        if self._gateway is not None:
+            self._gateway.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._gateway.wait(10)
+            self._gateway.kill()
+            self._gateway.wait()
+            self._gateway = None
+        if self._head is not None:
+            self._head.stop()
+            self._head = None

@@ -1,0 +1,71 @@
+"""The gateway as a program: its settings, its port, Ray, its workers, and the jobs that an earlier one left."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+
+import ray
+
+from .gateway.server import listening, served
+from .gateway.service import ClusterService
+from .on_ray.pool import RayPool
+from .settings import ClusterSettings
+from .worker.child import StartFailed
+
+CONNECT_SECONDS = 60.0
+WRONG = 2  # the exit status of what must be put right before another start
+
+
+def read_settings(options: argparse.Namespace) -> ClusterSettings:
+    """ValueError for a file that is not as it must be."""
+    path = options.settings or options.state / "settings.json"
+    if not path.exists() and options.settings is None:
+        return ClusterSettings()
+    try:
+        return ClusterSettings.read(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def gateway(options: argparse.Namespace) -> int:
+    """Until SIGTERM. Its exit status."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    settings = read_settings(options)
+    with contextlib.closing(listening(options.listen, options.port)) as door:
+        return asyncio.run(_run(options, settings, door))
+
+
+def for_workers(settings: ClusterSettings) -> dict[str, object]:
+    """What their ComfyUIs must know: which models, and what may be downloaded. The gateway has checked the rest."""
+    kept = settings.model_dump(mode="json", include={"models", "downloads"})
+    return {**kept, "max_waiting": 100, "kept_jobs": 20, "uploads": {"max_bytes": settings.uploads.max_bytes}}
+
+
+def connected(address: str, workers: int | None) -> tuple[int, bool]:
+    """How many workers there are to be, and whether on the CPU. StartFailed without GPUs where no number is named."""
+    ray.init(address=address, log_to_driver=False, configure_logging=False)
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if not gpus and workers is None:
+        raise StartFailed("There is no GPU. Name how many workers are to run on the CPU: --workers N.")
+    return workers or gpus, not gpus
+
+
+async def _run(options: argparse.Namespace, settings: ClusterSettings, door: socket.socket) -> int:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    count, on_cpu = await asyncio.wait_for(asyncio.to_thread(connected, options.address, options.workers), CONNECT_SECONDS)
+    pool = RayPool(count, on_cpu, for_workers(settings))
+    service = ClusterService(options.state, settings, pool)
+    async with served(service, door, {}):
+        tasks = [asyncio.create_task(pool.run_workers(service.dispatcher)), asyncio.create_task(stopped.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+        for task in tasks:
+            task.cancel()
+    return 0
