@@ -61,7 +61,7 @@ class Head:
     def _command(self, workers: int) -> list[str]:
         ray, port = Path(sys.executable).with_name("ray"), self.address.rpartition(":")[2]
         return [str(ray), "start", "--head", "--block", f"--node-ip-address={LOOPBACK}", f"--port={port}", "--include-dashboard=false",
-                f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}", "--no-monitor", "--include-log-monitor=false",
+                "--no-monitor", "--include-log-monitor=false",
                 "--num-cpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={self._folder}",
                 f"--resources={json.dumps({RESOURCE: workers})}"]
 
