@@ -12,7 +12,7 @@ from .gateway.server import listening
 from .on_ray.actor import ARGUMENTS, COMFYUI, PYTHON
 from .on_ray.head import Head, environment, make_token
 from .run_gateway import WRONG, read_settings
-from .worker.child import LEASH, Place
+from .worker.child import LEASH, Place, remove_the_dead
 
 MOST_WORKERS = 64  # of a machine whose GPUs are not counted yet
 LOOKS_EVERY = 0.2  # seconds
@@ -86,3 +86,4 @@ class Machine:
         if self._head is not None:
             self._head.stop()
             self._head = None
+        remove_the_dead()

@@ -16,7 +16,6 @@ from .on_ray.pool import RayPool
 from .settings import ClusterSettings
 from .worker.child import StartFailed
 
-CONNECT_SECONDS = 60.0
 WRONG = 2  # the exit status of what must be put right before another start
 
 
@@ -36,7 +35,8 @@ def gateway(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     settings = read_settings(options)
     with contextlib.closing(listening(options.listen, options.port)) as door:
-        return asyncio.run(_run(options, settings, door))
+        count, on_cpu = connected(options.address, options.workers)
+        return asyncio.run(_run(options, settings, door, RayPool(count, on_cpu, for_workers(settings))))
 
 
 def for_workers(settings: ClusterSettings) -> dict[str, object]:
@@ -54,12 +54,10 @@ def connected(address: str, workers: int | None) -> tuple[int, bool]:
     return workers or gpus, not gpus
 
 
-async def _run(options: argparse.Namespace, settings: ClusterSettings, door: socket.socket) -> int:
+async def _run(options: argparse.Namespace, settings: ClusterSettings, door: socket.socket, pool: RayPool) -> int:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    count, on_cpu = await asyncio.wait_for(asyncio.to_thread(connected, options.address, options.workers), CONNECT_SECONDS)
-    pool = RayPool(count, on_cpu, for_workers(settings))
     service = ClusterService(options.state, settings, pool)
     async with served(service, door, {}):
         tasks = [asyncio.create_task(pool.run_workers(service.dispatcher)), asyncio.create_task(stopped.wait())]
