@@ -36,7 +36,7 @@ SWEEP_SECONDS = 30.0  # between two looks for videos whose time is over
 
 
 class ClusterService:
-    """All requests of this gateway, kept in `folder`. Its methods run in one event loop; `run` is to be awaited there."""
+    """All requests of this gateway, kept in `folder`. It lives in one event loop, where `run` is to be awaited."""
 
     def __init__(self, folder: Path, settings: ClusterSettings, pool: Pool) -> None:
         """OSError for a folder that cannot be used, or that another gateway has."""
@@ -53,9 +53,14 @@ class ClusterService:
         self._start, self._tasks = secrets.token_hex(4), set[asyncio.Task[None]]()
         self.answers: Counter[int] = Counter()  # by HTTP status, since the start
         self.lost = 0  # workers under a job, since the start
+        self._take_up_what_is_left()
 
     async def run(self) -> None:
-        """Take up what an earlier gateway left, and hand out jobs until this is cancelled."""
+        """Hand out jobs until this is cancelled."""
+        await asyncio.gather(self.dispatcher.run(), self._sweep())
+
+    def _take_up_what_is_left(self) -> None:
+        """By an earlier gateway: what was not complete waits where it did."""
         self.store.restore()
         self.videos.restore(self.store.jobs)
         for job in self.store.jobs.values():
@@ -64,7 +69,6 @@ class ClusterService:
                 self._wait(job)
             else:
                 self._messenger.tell(job)
-        await asyncio.gather(self.dispatcher.run(), self._sweep())
 
     async def submit(self, request: TextToVideoInput, owner: str, base_url: str, webhook: str | None, preferences: Preferences) -> ClusterJob:
         """A job that waits in line. ApiError where it cannot."""
@@ -150,6 +154,7 @@ class ClusterService:
         job.attempts += 1
         attempt = Attempt(request_id, f"{request_id} {self._start} {job.attempts}", job.request or {}, job.headers(), job.files)
         self._attempts[request_id] = worker.name, attempt
+        log.info("request %s goes to %s, attempt %d, in line since %.6f", request_id, worker.name, job.attempts, job.arrival)
         try:
             answer = await self._answer(job, worker, attempt)
         except WorkerLost as lost:
