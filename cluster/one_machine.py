@@ -12,7 +12,7 @@ from .gateway.server import listening
 from .on_ray.actor import ARGUMENTS, COMFYUI, PYTHON
 from .on_ray.head import Head, environment, make_token
 from .run_gateway import WRONG, read_settings
-from .worker.child import LEASH, Place, remove_the_dead
+from .worker.child import LEASH, Place, StartFailed, remove_the_dead
 
 MOST_WORKERS = 64  # of a machine whose GPUs are not counted yet
 LOOKS_EVERY = 0.2  # seconds
@@ -39,6 +39,7 @@ class Machine:
         self._options, self._host = options, host
         self._token = make_token(options.state / "ray_token")
         self._head: Head | None = None
+        self._has_been_up = False
         self._gateway: subprocess.Popen[bytes] | None = None
 
     def run(self, stopped: threading.Event) -> int:
@@ -56,7 +57,10 @@ class Machine:
         """Start what is not there."""
         if self._head is None or not self._head.is_up:
             self._end()
-            self._head = Head(self._options.workers or MOST_WORKERS, self._token, self._host)
+            self._head = self._start_head()
+        if self._head is None:
+            stopped.wait(AGAIN)
+            return None
         if self._gateway is None:
             self._gateway = self._start_gateway(self._head)
         elif (code := self._gateway.poll()) is not None:
@@ -66,6 +70,18 @@ class Machine:
             self._gateway = None
             stopped.wait(AGAIN)
         return None
+
+    def _start_head(self) -> Head | None:
+        """None where one that has been up before does not come up again just now. StartFailed at first."""
+        try:
+            head = Head(self._options.workers or MOST_WORKERS, self._token, self._host)
+        except StartFailed as error:
+            if not self._has_been_up:
+                raise
+            print(f"{error}\nRay is started again.", file=sys.stderr, flush=True)
+            return None
+        self._has_been_up = True
+        return head
 
     def _start_gateway(self, head: Head) -> "subprocess.Popen[bytes]":
         options = self._options

@@ -9,6 +9,7 @@ import socket
 import sys
 
 import ray
+from nodes.engine.log import log
 
 from .gateway.server import listening, served
 from .gateway.service import ClusterService
@@ -60,6 +61,7 @@ async def _run(options: argparse.Namespace, settings: ClusterSettings, door: soc
         loop.add_signal_handler(number, stopped.set)
     service = ClusterService(options.state, settings, pool)
     async with served(service, door, {}):
+        log.info("the gateway takes requests on port %d", options.port)
         tasks = [asyncio.create_task(pool.run_workers(service.dispatcher)), asyncio.create_task(stopped.wait())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if tasks[0].done():

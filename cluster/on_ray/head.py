@@ -18,7 +18,7 @@ from .pool import RESOURCE
 PACK = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80_000_000  # pieces of videos on their way
-START_SECONDS = 120.0
+START_SECONDS = 120
 STOP_SECONDS = 15.0
 
 
@@ -26,6 +26,7 @@ def environment(token: Path) -> dict[str, str]:
     """What Ray's processes on this machine are told: who may speak to them, that nobody else is told anything, that they listen to this machine
     alone, and where the pack is."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": str(START_SECONDS),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or it would listen to every network
             "PYTHONPATH": str(PACK)}
 

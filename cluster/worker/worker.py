@@ -6,7 +6,7 @@ import time
 
 import aiohttp
 
-from ..attempts import Attempt, Ended, Event, Piece
+from ..attempts import Attempt, Ended, Event
 from .client import Broken, Client
 
 ASKED_EVERY = 5.0  # seconds; so long an answer waits for something to say
@@ -68,8 +68,7 @@ class Run:
             if self._unwanted:
                 await self.cancel()
             async for event in self._client.follow(self._id):
-                if not (self._unwanted and isinstance(event, Piece)):
-                    await self._events.put(event)
+                await self._events.put(event)
         except (aiohttp.ClientError, asyncio.TimeoutError, Broken, ValueError, KeyError) as error:
             await self._events.put(Broken(f"{type(error).__name__}: {error}"))
 
