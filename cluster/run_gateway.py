@@ -9,6 +9,7 @@ import socket
 import sys
 
 import ray
+
 from nodes.engine.log import log
 
 from .gateway.server import listening, served

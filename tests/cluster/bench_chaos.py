@@ -20,6 +20,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from machines import ALICE, BOB, FAKE, REQUESTS, Machine  # noqa: E402
+
 from nodes.api.contract import TextToVideoInput  # noqa: E402
 
 KINDS = {"child": "a ComfyUI", "actor": "a worker's process", "gateway": "the gateway", "raylet": "a host's Ray", "gcs": "Ray's head"}

@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from simulated import SimulatedPool
+
 from cluster.gateway.jobs import ClusterJob
 from cluster.gateway.service import ClusterService
 from cluster.settings import ClusterSettings
 from nodes.api.contract import TextToVideoInput
 from nodes.api.headers import Preferences
 
-from simulated import SimulatedPool
-
+NONE, DEFAULTS = Preferences(), ClusterSettings()
 SOON = 20.0  # seconds, on a machine that does other things too
 
 
@@ -24,7 +25,7 @@ class Gateway:
         self.pool, self.service = pool, ClusterService(folder, settings, pool)
         self.task = asyncio.create_task(self.service.run())
 
-    async def submit(self, prompt: str = "a fox", owner: str = "", webhook: str | None = None, preferences: Preferences = Preferences(),
+    async def submit(self, prompt: str = "a fox", owner: str = "", webhook: str | None = None, preferences: Preferences = NONE,
                      **more: Any) -> ClusterJob:
         return await self.service.submit(TextToVideoInput(prompt=prompt, **more), owner, "http://gateway", webhook, preferences)
 
@@ -37,7 +38,7 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *workers: str, settings: ClusterSettings = ClusterSettings(), seconds: float = 0.0) -> AsyncIterator[Gateway]:
+async def running(folder: Path, *workers: str, settings: ClusterSettings = DEFAULTS, seconds: float = 0.0) -> AsyncIterator[Gateway]:
     gateway = Gateway(folder, settings, SimulatedPool(seconds))
     gateway.pool.join(gateway.service.dispatcher, *workers)
     try:

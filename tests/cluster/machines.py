@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
 from nodes.api.contract import APP, SUBMIT
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).with_name("fake_comfyui")
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
 REQUESTS = f"/queue/{APP}/requests"
-ROLES = {"gateway": "-m cluster gateway", "gcs": "gcs_server", "raylet": "raylet/raylet", "actor": "ray::WorkerActor", "child": "fake_comfyui/main.py"}
+ROLES = {"gateway": "-m cluster gateway", "gcs": "gcs_server", "raylet": "raylet/raylet", "actor": "ray::WorkerActor",
+         "child": "fake_comfyui/main.py"}
 NOT = "leash.py"  # a program on its way to become another
 START_SECONDS = 120.0
 
@@ -57,16 +59,22 @@ class Machine:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def everything(self) -> list[int]:
+        """All processes of this machine, also where another one runs beside it."""
+        return sorted(self._lines())
+
     def processes(self, role: str) -> list[int]:
-        """Of this machine alone, also where another one runs beside it."""
+        return sorted(process for process, line in self._lines().items() if ROLES[role] in line and NOT not in line)
+
+    def _lines(self) -> dict[int, str]:
+        """Their command lines."""
         assert self._process is not None
         parents, lines = dict[int, int](), dict[int, str]()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, IndexError):
                 lines[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        return sorted(process for process, line in lines.items()
-                      if ROLES[role] in line and NOT not in line and self._process.pid in _ancestors(process, parents))
+        return {process: line for process, line in lines.items() if self._process.pid in _ancestors(process, parents)}
 
     def kill(self, role: str, which: int = 0) -> bool:
         """As a crash does it. Whether there was one."""

@@ -1,8 +1,9 @@
 """The waiting line: a higher priority first, then first come, first served; and everybody knows how many are ahead."""
 
-from cluster.gateway.line import WaitingLine
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cluster.gateway.line import WaitingLine
 
 MOVES = st.lists(st.tuples(st.sampled_from(["join", "leave", "first"]), st.integers(0, 12), st.integers(-1, 1)), max_size=60)
 

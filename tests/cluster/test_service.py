@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateways import Gateway, done, running, until
+from simulated import video
+
 from cluster.gateway.errors import NoWorkers
 from cluster.settings import ClusterSettings, ResultRules
 from nodes.api.errors import InvalidRequest, NotFound, QueueFull
 from nodes.api.headers import Preferences
 from nodes.api.jobs.job import COMPLETED, IN_PROGRESS, IN_QUEUE
-
-from gateways import Gateway, done, running, until
-from simulated import video
 
 
 def test_a_good_answer_names_the_gateways_own_video(tmp_path: Path) -> None:
@@ -152,8 +152,9 @@ def test_another_keys_job_is_not_there(tmp_path: Path) -> None:
     asyncio.run(use())
 
 
-@pytest.mark.parametrize(("path", "message"), [("missing.safetensors", "no LoRA"), ("https://huggingface.co/x/y/resolve/main/z.safetensors", "switched off"),
-                                               ("../style.safetensors", "no path"), ("http://127.0.0.1/x", "switched off")])
+@pytest.mark.parametrize(("path", "message"), [
+    ("missing.safetensors", "no LoRA"), ("https://huggingface.co/x/y/resolve/main/z.safetensors", "switched off"),
+    ("../style.safetensors", "no path"), ("http://127.0.0.1/x", "switched off")])
 def test_a_lora_that_no_worker_has_or_may_fetch_is_refused(tmp_path: Path, path: str, message: str) -> None:
     async def use() -> None:
         async with running(tmp_path, "w") as gateway:

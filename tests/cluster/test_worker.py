@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from cluster.attempts import Attempt, Begun, Ended, Event, LogLine, Piece
 from cluster.worker import worker as module
 from cluster.worker.child import Child, Place, StartFailed, remove_the_dead
