@@ -39,7 +39,7 @@ class Machine:
         self._options, self._host = options, host
         self._token = make_token(options.state / "ray_token")
         self._head: Head | None = None
-        self._has_been_up = False
+        self._gateways = 0  # so far; what is wrong with the first one, is wrong with what it was told
         self._gateway: subprocess.Popen[bytes] | None = None
 
     def run(self, stopped: threading.Event) -> int:
@@ -56,35 +56,36 @@ class Machine:
     def _look(self, stopped: threading.Event) -> int | None:
         """Start what is not there."""
         if self._head is None or not self._head.is_up:
-            self._end()
-            self._head = self._start_head()
-        if self._head is None:
-            stopped.wait(AGAIN)
-            return None
+            if not self._renew_head():
+                stopped.wait(AGAIN)
+                return None
+            self._end_gateway()  # only now: without Ray it has answered all the same
         if self._gateway is None:
-            self._gateway = self._start_gateway(self._head)
+            self._gateway, self._gateways = self._start_gateway(), self._gateways + 1
         elif (code := self._gateway.poll()) is not None:
-            if code in (0, WRONG):
+            if code == 0 or code == WRONG and self._gateways == 1:
                 return code
             print(f"The gateway ended with status {code} and is started again.", file=sys.stderr, flush=True)
             self._gateway = None
             stopped.wait(AGAIN)
         return None
 
-    def _start_head(self) -> Head | None:
-        """None where one that has been up before does not come up again just now. StartFailed at first."""
+    def _renew_head(self) -> bool:
+        """Whether there is a new one. StartFailed where there has been none: only what was up before may come up later."""
+        if self._head is not None:
+            self._head.stop()
         try:
-            head = Head(self._options.workers or MOST_WORKERS, self._token, self._host)
+            self._head = Head(self._options.workers or MOST_WORKERS, self._token, self._host)
         except StartFailed as error:
-            if not self._has_been_up:
+            if self._head is None:
                 raise
             print(f"{error}\nRay is started again.", file=sys.stderr, flush=True)
-            return None
-        self._has_been_up = True
-        return head
+            return False
+        return True
 
-    def _start_gateway(self, head: Head) -> "subprocess.Popen[bytes]":
-        options = self._options
+    def _start_gateway(self) -> "subprocess.Popen[bytes]":
+        options, head = self._options, self._head
+        assert head is not None
         command = [sys.executable, "-m", "cluster", "gateway", f"--address={head.address}", f"--port={options.port}", f"--listen={options.listen}",
                    f"--state={options.state}", *([f"--settings={options.settings}"] if options.settings else []),
                    *([f"--workers={options.workers}"] if options.workers else [])]
@@ -92,6 +93,12 @@ class Machine:
 
     def _end(self) -> None:
         """Both, the gateway first: it lets nobody in while Ray goes."""
+        self._end_gateway()
+        if self._head is not None:
+            self._head.stop()
+        remove_the_dead()
+
+    def _end_gateway(self) -> None:
         if self._gateway is not None:
             self._gateway.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -99,7 +106,3 @@ class Machine:
             self._gateway.kill()
             self._gateway.wait()
             self._gateway = None
-        if self._head is not None:
-            self._head.stop()
-            self._head = None
-        remove_the_dead()

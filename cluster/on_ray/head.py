@@ -20,13 +20,14 @@ LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80_000_000  # pieces of videos on their way
 START_SECONDS = 120
 STOP_SECONDS = 15.0
+GONE_SECONDS = 20  # that nothing is heard of the head, until it is taken for dead
 
 
 def environment(token: Path) -> dict[str, str]:
     """What Ray's processes on this machine are told: who may speak to them, that nobody else is told anything, that they listen to this machine
     alone, and where the pack is."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_raylet_start_wait_time_s": str(START_SECONDS),
+            "RAY_raylet_start_wait_time_s": str(START_SECONDS), "RAY_gcs_rpc_server_reconnect_timeout_s": str(GONE_SECONDS),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or it would listen to every network
             "PYTHONPATH": str(PACK)}
 
@@ -72,6 +73,8 @@ class Head:
 
     def stop(self) -> None:
         """Its processes and their folder are gone afterwards; other Rays of this machine stay."""
+        if not self._folder.exists():
+            return  # it was stopped before, and another program may have its number now
         ours = session(self._process.pid)
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
