@@ -24,6 +24,7 @@ from machines import ALICE, BOB, FAKE, REQUESTS, Machine  # noqa: E402
 from nodes.api.contract import TextToVideoInput  # noqa: E402
 
 KINDS = {"child": "a ComfyUI", "actor": "a worker's process", "gateway": "the gateway", "raylet": "a host's Ray", "gcs": "Ray's head"}
+RAY, RAY_RESTS = ("raylet", "gcs"), 30.0  # seconds
 RESULTS = {200: "a video", 422: "refused by a safety check", 499: "cancelled", 500: "failed by itself", 503: "two workers lost"}
 HAND_OUT = re.compile(r"request (\S+) goes to \S+, attempt 1, in line since ([\d.]+)")
 
@@ -80,12 +81,19 @@ async def _cancel(machine: Machine, request: Request, after: float) -> None:
 
 
 async def kill_at_random(machine: Machine, every: float, kinds: tuple[str, ...], chance: random.Random, killed: Counter[str]) -> None:
-    """Each kind once, then any."""
-    first = list(kinds)
+    """Each kind once, then any; Ray itself only when it has been up for a while, or it would never be."""
+    first, rests_until = list(kinds), 0.0
     while True:
         await asyncio.sleep(every * (0.5 + chance.random()))
-        kind = first.pop(0) if first else chance.choice(kinds)
-        killed[kind] += machine.kill(kind, chance.randrange(100))
+        choice = [kind for kind in first or kinds if kind not in RAY or time.monotonic() > rests_until]
+        if not choice:
+            continue
+        kind = choice[0] if first else chance.choice(choice)
+        if machine.kill(kind, chance.randrange(100)):
+            killed[kind] += 1
+            rests_until = time.monotonic() + RAY_RESTS if kind in RAY else rests_until
+            if kind in first:
+                first.remove(kind)
 
 
 async def follow(machine: Machine, request: Request) -> None:
