@@ -196,12 +196,11 @@ class ClusterService:
         if job.strikes >= STRIKES and not job.unwanted:
             return await self._complete(job, Answer.of(Disconnected(job.strikes)))
         job.say("The worker was lost. Another one begins again.", "WARNING")
-        job.wait_again()
         await self._keep(job)
         if job.unwanted or job.late:
-            await self._complete(job, _not_wanted(job))
-        else:
-            self._wait(job)
+            return await self._complete(job, _not_wanted(job))
+        job.wait_again()
+        self._wait(job)
 
     async def _complete(self, job: ClusterJob, answer: Answer) -> None:
         """First on the disk, then told: whoever has seen the answer gets the same one from every later gateway."""

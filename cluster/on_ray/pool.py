@@ -16,6 +16,7 @@ from nodes.engine.log import log
 from ..attempts import Attempt, Ended, Event, Introduction, WorkerLost
 from ..gateway.dispatch import Dispatcher, Worker
 from ..worker.child import StartFailed
+from ..worker.worker import STOPS_WITHIN
 from .actor import WorkerActor
 
 NAMESPACE, NAME = "wan22", "worker_"
@@ -23,6 +24,7 @@ RESOURCE = "wan22"  # hosts offer as many of it as they run workers
 SILENCE = 30.0  # seconds: a worker that answers nothing for so long is started again
 AGAIN = 1.0  # seconds between two calls to one that is not there
 FAILED_AGAIN = 60.0  # ... to one that could not start
+WRITES_WITHIN = 600.0  # ... that hashes a file of gigabytes
 PIECE_BYTES = 2**20
 
 
@@ -67,7 +69,7 @@ class RayPool:
         actor = self.seats[worker].actor
         try:
             await _send_files(actor, attempt)
-            await _answer(actor.begin.remote(attempt))
+            await _answer(actor.begin.remote(attempt), STOPS_WITHIN + SILENCE)
             while True:
                 for event in await _answer(actor.events.remote(attempt.lease)):
                     yield event
@@ -76,7 +78,7 @@ class RayPool:
         except (asyncio.TimeoutError, RayError) as error:
             if not isinstance(error, ActorDiedError):  # one that does not answer as it should is better started anew
                 ray.kill(actor, no_restart=False)
-            raise WorkerLost(_first_line(error) if isinstance(error, RayError) else f"it said nothing for {SILENCE:g} s") from None
+            raise WorkerLost(_first_line(error) if isinstance(error, RayError) else "it did not answer in time") from None
 
     async def cancel(self, worker: str, attempt: Attempt) -> None:
         with contextlib.suppress(RayError):
@@ -151,14 +153,14 @@ async def _send_files(actor: Any, attempt: Attempt) -> None:
         with file.open("rb") as content:
             while piece := await asyncio.to_thread(content.read, PIECE_BYTES):
                 await _answer(actor.receive.remote(address, file.name, piece))
-        await _answer(actor.receive.remote(address, file.name, b""))
+        await _answer(actor.receive.remote(address, file.name, b""), WRITES_WITHIN)
 
 
-async def _answer(reference: Any) -> Any:
+async def _answer(reference: Any, seconds: float = SILENCE) -> Any:
     """asyncio.TimeoutError for one that does not come."""
     async def value() -> Any:
         return await reference
-    return await asyncio.wait_for(value(), SILENCE)
+    return await asyncio.wait_for(value(), seconds)
 
 
 def _first_line(error: BaseException) -> str:

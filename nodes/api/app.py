@@ -90,7 +90,9 @@ async def _send_states(call: Call, job: Job, events: web.StreamResponse) -> None
             sent_at = time.monotonic()
         if complete:
             return
-        await asyncio.sleep(STREAM_SECONDS)
+        ahead = call.service.queue_position(job) if job.status == IN_QUEUE else 0  # who is far behind is told of its place less often
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(job.done.wait(), min(STREAM_SECONDS * (1 + ahead), PING_SECONDS))
 
 
 async def result(call: Call) -> web.Response:

@@ -22,27 +22,39 @@ class Messenger:
     def __init__(self, folder: Path, rules: WebhookRules, keep: Callable[[Job], Awaitable[None]]) -> None:
         self.signer = Signer(folder / KEY_FILE, log.warning)
         self._rules, self._keep = rules, keep
-        self._messages: dict[asyncio.Future[None], Job] = {}  # the oldest first
+        self._messages: set[asyncio.Future[None]] = set()
+        self._waiting: dict[str, dict[asyncio.Future[None], Job]] = {}  # by owner, the oldest first
 
     def tell(self, job: Job) -> None:
         """Send the webhook of a complete job its message, where it has one; what was not sent when the server stopped is told again after the next
         start."""
         if job.webhook and job.answer:
             task = asyncio.create_task(self._deliver(job, job.webhook, job.answer))
-            self._messages[task] = job
-            task.add_done_callback(self._messages.pop)
+            self._waiting.setdefault(job.owner, {})[task] = job
+            task.add_done_callback(lambda task: self._forget(task, job.owner))
+            self._remember(task)
             self._limit(job.owner)
+
+    def _remember(self, task: "asyncio.Future[None]") -> None:
+        self._messages.add(task)
+        task.add_done_callback(self._messages.discard)
+
+    def _forget(self, task: "asyncio.Future[None]", owner: str) -> None:
+        own = self._waiting.get(owner, {})
+        own.pop(task, None)
+        if not own:
+            self._waiting.pop(owner, None)
 
     def _limit(self, owner: str) -> None:
         """A webhook that is down holds its jobs for two hours: of one owner they must not fill memory and disk."""
-        own = [each for each in self._messages.items() if each[1].owner == owner and each[1].webhook]
-        for task, job in own[:max(0, len(own) - MOST_MESSAGES)]:
+        own = self._waiting[owner]
+        while len(own) > MOST_MESSAGES:
+            task = next(iter(own))
+            job = own.pop(task)
             log.warning("webhook: the message of request %s is given up, since %d newer ones wait", job.request_id, MOST_MESSAGES)
             job.webhook = None
             task.cancel()
-            giving_up = asyncio.ensure_future(self._keep(job))
-            self._messages[giving_up] = job
-            giving_up.add_done_callback(self._messages.pop)
+            self._remember(asyncio.ensure_future(self._keep(job)))
 
     async def _deliver(self, job: Job, webhook: str, answer: Answer) -> None:
         letter = Letter(job.request_id, job.owner or NOBODY)
