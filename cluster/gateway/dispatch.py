@@ -11,20 +11,22 @@ from .line import WaitingLine
 
 @dataclass(frozen=True)
 class Needs:
-    """What a job asks of its worker: the stack that a warm one has loaded, and LoRA files that it must have."""
+    """What a job asks of its worker: the stack that a warm one has loaded, and LoRA files that it must have; `shown` is the stack for people."""
 
     stack: str = ""
     loras: frozenset[str] = frozenset()
+    shown: tuple[str, ...] = ()
 
 
 @dataclass
 class Worker:
-    """A worker as the gateway sees it; `stack` is what it ran last, None before its first job; `since` is when it became free or busy, on the
-    monotonic clock; one that is `leaving` gets no further job."""
+    """A worker as the gateway sees it; `stack` is what it ran last, None before its first job, and `shown` the same for people; `since` is when it
+    became free or busy, on the monotonic clock; one that is `leaving` gets no further job."""
 
     name: str
     about: Introduction
     stack: str | None = None
+    shown: tuple[str, ...] = ()
     job: str | None = None
     since: float = 0.0
     leaving: bool = False
@@ -73,7 +75,7 @@ class Dispatcher:
             while (request_id := self.line.first()) is not None and (worker := self._worker_for(needs := self._needs(request_id))) is not None:
                 self.line.leave(request_id)
                 self.warm, self.handed_out = self.warm + (worker.stack == needs.stack), self.handed_out + 1
-                worker.job, worker.stack, worker.since = request_id, needs.stack, time.monotonic()
+                worker.job, worker.stack, worker.shown, worker.since = request_id, needs.stack, needs.shown, time.monotonic()
                 task = asyncio.create_task(self._use(worker, request_id))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from nodes.api.headers import DURATION, LIFECYCLE, PRIORITY, STORE_IO
 from nodes.api.jobs.job import COMPLETED, IN_QUEUE, Job
@@ -33,8 +34,9 @@ class ClusterJob(Job):
     @property
     def needs(self) -> Needs:
         """Its stack: which LoRAs, how strong and where; whoever has them loaded has the experts patched already."""
-        loras = json.dumps((self.request or {}).get("loras", []), sort_keys=True)
-        return Needs(hashlib.sha256(loras.encode()).hexdigest()[:12], frozenset(self.local_loras))
+        loras = (self.request or {}).get("loras", [])
+        stack = hashlib.sha256(json.dumps(loras, sort_keys=True).encode()).hexdigest()[:12]
+        return Needs(stack, frozenset(self.local_loras), ("private",) if loras and self.preferences.private else tuple(map(shown, loras)))
 
     def wait_again(self) -> None:
         """It is not computed any more, and nothing of it is there."""
@@ -49,3 +51,12 @@ class ClusterJob(Job):
     def record(self) -> dict[str, Any]:
         record = super().record()
         return record | {"request": None, "files": {}} if self.answer is not None else record
+
+
+def shown(lora: dict[str, Any]) -> str:
+    """A LoRA of a request in a few words. Of an address only host and file: what stands between may be a secret."""
+    path, name = str(lora["path"]), str(lora.get("weight_name") or "")
+    if ":/" in path:
+        address = urlsplit(path)
+        path = f"{address.hostname or '?'}/.../{address.path.rstrip('/').rpartition('/')[2]}"
+    return f"{path[-120:]}{'/' + name[-120:] if name else ''} x {lora.get('scale', 1.0):g}, {lora.get('transformer', 'high')}"

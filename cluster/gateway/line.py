@@ -13,6 +13,14 @@ class Place(NamedTuple):
     request_id: str
 
 
+class Waiting(NamedTuple):
+    """Those of one priority: how many, and when the first of them came."""
+
+    priority: int
+    jobs: int
+    since: float
+
+
 class WaitingLine:
     """The places of all jobs that wait, in order."""
 
@@ -42,6 +50,16 @@ class WaitingLine:
 
     def first(self) -> str | None:
         return self._places[0].request_id if self._places else None
+
+    def by_priority(self) -> list[Waiting]:
+        """The highest first, without those that nobody waits with."""
+        groups, start = list[Waiting](), 0
+        while start < len(self._places):
+            first = self._places[start]
+            end = self._places.bisect_key_left((first.rank + 1,))
+            groups.append(Waiting(-first.rank, end - start, first.arrival))
+            start = end
+        return groups
 
     def ahead_of(self, request_id: str) -> int:
         """How many come before it; 0 for one that does not wait."""

@@ -28,6 +28,7 @@ from .dispatch import Dispatcher, Worker
 from .errors import Disconnected, NoWorkers
 from .jobs import ClusterJob
 from .line import WaitingLine
+from .pace import Pace
 from .videos import Arriving, Videos
 
 STRIKES = 2  # workers that a job may lose
@@ -53,6 +54,7 @@ class ClusterService:
         self._start, self._tasks = secrets.token_hex(4), set[asyncio.Task[None]]()
         self.answers: Counter[int] = Counter()  # by HTTP status, since the start
         self.lost = 0  # workers under a job, since the start
+        self.pace = Pace()
         self._take_up_what_is_left()
 
     async def run(self) -> None:
@@ -214,6 +216,7 @@ class ClusterService:
         job.done.set()
         self.answers[answer.status] += 1
         if job.video:
+            self.pace.add(job.metrics().get("inference_time", 0.0))
             self.videos.keep(job, answer.body["video"]["file_size"])
         self._messenger.tell(job)
 

@@ -37,7 +37,7 @@ class Videos:
     """Files of complete jobs by their id. Nothing in it looks at all of them but the start."""
 
     def __init__(self, folder: Path, rules: ResultRules) -> None:
-        self.folder, self._rules = folder, rules
+        self.folder, self.rules = folder, rules
         self._sizes: dict[str, int] = {}  # the oldest first
         self._ends: list[tuple[float, str]] = []  # a heap of when each is to go
         self.total = 0
@@ -75,11 +75,11 @@ class Videos:
 
     def keep(self, job: Job, size: int) -> None:
         """The video of a complete job from now on counts, and older ones make room for it."""
-        seconds = min(self._rules.seconds, job.preferences.video_seconds or self._rules.seconds)
+        seconds = min(self.rules.seconds, job.preferences.video_seconds or self.rules.seconds)
         self._sizes[job.request_id] = size
         self.total += size
         heapq.heappush(self._ends, ((job.finished or time.time()) + seconds, job.request_id))
-        while self.total > self._rules.max_bytes and len(self._sizes) > 1:
+        while self.total > self.rules.max_bytes and len(self._sizes) > 1:
             self.delete(next(iter(self._sizes)))
 
     def delete(self, request_id: str) -> None:
