@@ -12,6 +12,7 @@ import ray
 
 from nodes.engine.log import log
 
+from .gateway.pages import Pages
 from .gateway.server import listening, served
 from .gateway.service import ClusterService
 from .on_ray.pool import RayPool
@@ -61,7 +62,7 @@ async def _run(options: argparse.Namespace, settings: ClusterSettings, door: soc
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     service = ClusterService(options.state, settings, pool)
-    async with served(service, door, {}):
+    async with served(service, door, Pages(service, pool).routes()):
         log.info("the gateway takes requests on port %d", options.port)
         tasks = [asyncio.create_task(pool.run_workers(service.dispatcher)), asyncio.create_task(stopped.wait())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

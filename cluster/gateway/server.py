@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from aiohttp import web
 
@@ -29,14 +29,13 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def served(service: ClusterService, door: socket.socket, pages: Mapping[str, Page]) -> AsyncIterator[None]:
-    """The API, the videos and `pages`, by their paths, are answered meanwhile."""
+async def served(service: ClusterService, door: socket.socket, pages: Iterable[web.RouteDef] = ()) -> AsyncIterator[None]:
+    """The API, the videos and `pages` are answered meanwhile."""
     api, site = App(service.settings, service), web.Application()
     for path in answered_paths():
         site.router.add_route("*", path, api.answer)
     site.router.add_get(VIDEO_URL, _video(service))
-    for path, page in pages.items():
-        site.router.add_get(path, page)
+    site.router.add_routes(pages)
     runner = web.AppRunner(site, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     work = asyncio.create_task(service.run())
