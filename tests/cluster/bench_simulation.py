@@ -39,7 +39,7 @@ async def serve(folder: Path) -> None:
     service = ClusterService(folder, settings, pool)
     pool.join(service.dispatcher, *(f"worker_{number}" for number in range(WORKERS)))
     with contextlib.closing(listening("127.0.0.1", 0)) as door:
-        async with served(service, door, {}):
+        async with served(service, door, ()):
             print(door.getsockname()[1], flush=True)
             await asyncio.to_thread(sys.stdin.read)
 

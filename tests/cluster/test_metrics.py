@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import prometheus_client
+from gateways import until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
+from scripted import VIDEO, Gateway, gateway
 
 from cluster.attempts import Begun, Ended, WorkerLost
 from cluster.gateway.overview import STATES
 from nodes.api.errors import InternalError
 from nodes.api.jobs.job import Answer
-from simulated_cluster import VIDEO, Gateway, gateway, until
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateways import until
+from scripted import LORA, VIDEO, gateway
 
 from cluster.attempts import Begun, Ended, LogLine, WorkerLost
 from cluster.gateway.door import check_caller, check_origin
@@ -20,7 +22,6 @@ from cluster.gateway.pages import PAGE
 from cluster.settings import ClusterSettings
 from nodes.api.errors import ApiError, ContentPolicyViolation, InternalError
 from nodes.api.jobs.job import Answer
-from simulated_cluster import LORA, VIDEO, gateway, until
 
 KEY, OTHER = "k" * 20, "o" * 20
 SECRET = "secretsecret"

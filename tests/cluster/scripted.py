@@ -1,9 +1,9 @@
-"""A gateway whose workers are simulated in its own event loop: each does what the test says, when it says so."""
+"""A gateway with its pages, whose workers do what the test says, when it says so."""
 
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from nodes.api.contract import TextToVideoInput
 from nodes.api.headers import Preferences
 from nodes.api.jobs.job import Answer
 
-GENEROUS = 60.0  # seconds that a test waits for an event before it fails
 VIDEO = b"video" * 20
 LORA = "style.safetensors"
 
@@ -39,7 +38,7 @@ class Seat:
 
 
 @dataclass
-class SimulatedPool:
+class ScriptedPool:
     """Each attempt waits in `attempts` for the test, which tells its events; `restarts` are rolling restarts that wait for `restarted`."""
 
     seats: dict[str, Seat] = field(default_factory=dict)
@@ -79,7 +78,7 @@ class SimulatedPool:
 @dataclass
 class Gateway:
     service: ClusterService
-    pool: SimulatedPool
+    pool: ScriptedPool
     client: ClientSession
 
     async def submit(self, prompt: str, loras: list[dict[str, Any]] | None = None, **preferences: Any) -> str:
@@ -97,17 +96,10 @@ class Gateway:
             return await reply.text()
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async def wait() -> None:
-        while not is_so():
-            await asyncio.sleep(0.005)
-    await asyncio.wait_for(wait(), GENEROUS)
-
-
 @contextlib.asynccontextmanager
 async def gateway(folder: Path, workers: int = 0, **settings: Any) -> AsyncIterator[Gateway]:
     """It answers meanwhile, on a free port."""
-    pool = SimulatedPool()
+    pool = ScriptedPool()
     service = ClusterService(folder, ClusterSettings.model_validate(settings), pool)
     with contextlib.closing(listening("127.0.0.1", 0)) as door:
         url = f"http://127.0.0.1:{door.getsockname()[1]}"
