@@ -24,6 +24,7 @@ from machines import ALICE, BOB, FAKE, REQUESTS, Machine  # noqa: E402
 from nodes.api.contract import TextToVideoInput  # noqa: E402
 
 KINDS = {"child": "a ComfyUI", "actor": "a worker's process", "gateway": "the gateway", "raylet": "a host's Ray", "gcs": "Ray's head"}
+PATIENCE = 1800.0  # seconds
 RAY, RAY_RESTS = ("raylet", "gcs"), 30.0  # seconds
 RESULTS = {200: "a video", 422: "refused by a safety check", 499: "cancelled", 500: "failed by itself", 503: "two workers lost"}
 HAND_OUT = re.compile(r"request (\S+) goes to \S+, attempt 1, in line since ([\d.]+)")
@@ -97,7 +98,7 @@ async def kill_at_random(machine: Machine, every: float, kinds: tuple[str, ...],
 
 
 async def follow(machine: Machine, request: Request) -> None:
-    request.answers.append(await machine.complete(request.request_id, request.key))
+    request.answers.append(await machine.complete(request.request_id, request.key, PATIENCE))
     status, body = request.answers[0]
     if status == 200:
         request.video = await machine.video(body["video"]["url"])
@@ -148,7 +149,7 @@ async def chaos(folder: Path, jobs: int, seconds: float, every: float, kinds: tu
         killer.cancel()
         strangers = 0
         for request in requests:
-            request.answers.append(await machine.complete(request.request_id, request.key))
+            request.answers.append(await machine.complete(request.request_id, request.key, PATIENCE))
             strangers += (await machine.call("GET", f"{REQUESTS}/{request.request_id}", BOB if request.key == ALICE else ALICE))[0] != 404
         return Outcome(requests, killed, overtaken(machine.said()), strangers, time.monotonic() - begin)
 
