@@ -12,7 +12,7 @@ import ray
 
 from nodes.engine.log import log
 
-from .gateway.pages import Pages
+from .gateway.pages.routes import Pages
 from .gateway.server import listening, served
 from .gateway.service import ClusterService
 from .on_ray.pool import RayPool

@@ -9,7 +9,7 @@ import pytest
 from comfyui import ROOT
 
 NODES = ROOT / "nodes"
-MODULES = sorted(path for path in NODES.rglob("*.py") if path.name != "__init__.py")
+MODULES = sorted(path for room in (NODES, ROOT / "cluster") for path in room.rglob("*.py") if path.name != "__init__.py")
 MOST_FILES, MOST_LINES = 11, 300
 
 
@@ -24,7 +24,7 @@ def test_rooms_stay_small() -> None:
     assert {folder: count for folder, count in rooms.items() if count > MOST_FILES} == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(NODES)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_stay_readable_on_every_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     text.encode("cp1252")

@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 
 from cluster.attempts import Attempt, Begun, Ended, Event, Introduction, LogLine, Piece, WorkerLost
 from cluster.gateway.dispatch import Dispatcher, Worker
-from cluster.gateway.pages import Pages
+from cluster.gateway.pages.routes import Pages
 from cluster.gateway.server import listening, served
 from cluster.gateway.service import ClusterService
 from cluster.settings import ClusterSettings

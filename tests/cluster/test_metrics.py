@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripted import VIDEO, Gateway, gateway
 
 from cluster.attempts import Begun, Ended, WorkerLost
-from cluster.gateway.overview import STATES
+from cluster.gateway.pages.overview import STATES
 from nodes.api.errors import InternalError
 from nodes.api.jobs.job import Answer
 

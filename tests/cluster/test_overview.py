@@ -14,11 +14,11 @@ from gateways import until
 from scripted import LORA, VIDEO, gateway
 
 from cluster.attempts import Begun, Ended, LogLine, WorkerLost
-from cluster.gateway.door import check_caller, check_origin
 from cluster.gateway.line import WaitingLine
-from cluster.gateway.overview import overview
 from cluster.gateway.pace import BOUNDS, FIVE_MINUTES, HOUR, SLICE, Pace
-from cluster.gateway.pages import PAGE
+from cluster.gateway.pages.door import check_caller, check_origin
+from cluster.gateway.pages.overview import overview
+from cluster.gateway.pages.routes import PAGE
 from cluster.settings import ClusterSettings
 from nodes.api.errors import ApiError, ContentPolicyViolation, InternalError
 from nodes.api.jobs.job import Answer

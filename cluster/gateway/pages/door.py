@@ -9,7 +9,7 @@ from nodes.api.errors import Unauthorized
 from nodes.api.settings import Settings
 from nodes.api.trust import stranger
 
-from .errors import NoKeys, OtherOrigin
+from ..errors import NoKeys, OtherOrigin
 
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="cluster", charset="UTF-8"'}  # browsers ask for a password then: the key, with any name
 

@@ -13,12 +13,12 @@ from prometheus_client.exposition import choose_encoder
 
 from nodes.api.errors import ApiError, Unauthorized
 
+from ..server import Page
+from ..service import ClusterService
 from .door import CHALLENGE, check_caller, check_origin
 from .metrics import registry
 from .overview import Seat, overview
 from .restart import RollingRestart
-from .server import Page
-from .service import ClusterService
 
 CLUSTER, RESTART, METRICS = "/cluster", "/cluster/restart", "/metrics"
 PAGE = Path(__file__).with_name("page.html")

@@ -8,10 +8,10 @@ from typing import Literal, Protocol, get_args
 
 from nodes.api.version import pack_version
 
-from .dispatch import Worker
-from .jobs import ClusterJob
-from .pace import FIVE_MINUTES, HOUR, Lately
-from .service import ClusterService
+from ..dispatch import Worker
+from ..jobs import ClusterJob
+from ..pace import FIVE_MINUTES, HOUR, Lately
+from ..service import ClusterService
 
 State = Literal["free", "busy", "leaving", "starting", "failed"]
 STATES: tuple[State, ...] = get_args(State)

@@ -12,9 +12,9 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from ..pace import BOUNDS
+from ..service import ClusterService
 from .overview import STATES, Seat, state_of
-from .pace import BOUNDS
-from .service import ClusterService
 
 PRIORITIES = (0, -1)
 
