@@ -90,11 +90,14 @@ class RayPool:
             if (worker := seat.worker) is None:
                 continue
             worker.leaving = True
-            while worker.job is not None:
-                await asyncio.sleep(AGAIN)
-            ray.kill(seat.actor, no_restart=False)
-            while seat.worker is worker or seat.worker is None and not seat.failed:
-                await asyncio.sleep(AGAIN)
+            try:
+                while worker.job is not None:
+                    await asyncio.sleep(AGAIN)
+                ray.kill(seat.actor, no_restart=False)
+                while seat.worker is worker or seat.worker is None and not seat.failed:
+                    await asyncio.sleep(AGAIN)
+            finally:
+                worker.leaving = False
 
 
 async def _attend(seat: Seat, dispatcher: Dispatcher) -> None:

@@ -151,7 +151,7 @@ class KeysMissing(Unauthorized):
     def __init__(self, why: str) -> None:
         InfrastructureError.__init__(
             self, f"This server has no keys, and without them it answers programs on its own machine only; {why}. Its owner must set `keys` in "
-                  "user/__wan22/api.json or WAN22_API_KEY in ComfyUI's environment, and start ComfyUI again.")
+                  "its settings (user/__wan22/api.json; settings.json of a cluster) or WAN22_API_KEY in ComfyUI's environment, and start it again.")
 
 
 class NotFound(InfrastructureError):
@@ -169,7 +169,7 @@ class SwitchedOff(InfrastructureError):
     status, error_type = 403, "forbidden"
 
     def __init__(self, what: str, setting: str) -> None:
-        super().__init__(f"{what} switched off on this server. Its owner can allow them: {setting} in user/__wan22/api.json.")
+        super().__init__(f"{what} switched off on this server. Its owner can allow them: {setting} in its settings.")
 
 
 class PayloadTooLarge(InfrastructureError):

@@ -64,18 +64,20 @@ class Fake:
                     job.say(f"Sampler: {step + 1} of {STEPS}")
                     if "kills" in request.prompt:
                         os._exit(9)
-                job.complete(self.answer(job, request, base_url))
+                job.complete(await self.answer(job, request, base_url))
         except asyncio.CancelledError:
             job.complete(Answer.of(Cancelled()))
 
-    def answer(self, job: Job, request: TextToVideoInput, base_url: str) -> Answer:
+    async def answer(self, job: Job, request: TextToVideoInput, base_url: str) -> Answer:
         if "fails" in request.prompt:
             return Answer.of(InternalError("Sampler: it failed."))
         if "unsafe" in request.prompt:
             return Answer.of(ContentPolicyViolation(request.prompt, "unsafe 0.97"))
         self.videos[job.request_id] = content = video(request, job.seed)
         file = {"url": f"{base_url}/view/{job.request_id}", "content_type": "video/mp4", "file_name": "Wan22_00001_.mp4", "file_size": len(content)}
-        return Answer(200, {"video": file, "prompt": request.prompt, "seed": job.seed})
+        sent = [await self.uploads.file(weight.path) for weight in request.loras]
+        prompt = f"{request.prompt} with {[file.read_bytes().hex() for file in sent if file]}" if any(sent) else request.prompt
+        return Answer(200, {"video": file, "prompt": prompt, "seed": job.seed})
 
     def job(self, request_id: str, owner: str) -> Job:
         if request_id not in self.jobs:
