@@ -59,7 +59,34 @@ def has_gpu() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-class ComfyUI:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """Something of this machine that answers JSON at `port`, over https where an `authority` signed its certificate."""
+
+    def __init__(self, authority: Path | None = None) -> None:
+        self.authority, self.port = authority, 0
+        self.trusted = ssl.create_default_context(cafile=str(authority)) if authority else None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}" if self.trusted is None else f"https://localhost:{self.port}"
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=60, context=self.trusted) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def post(self, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(self.url + path, json.dumps(body or {}).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60, context=self.trusted) as answer:
+            return json.loads(answer.read() or b"null")
+
+
+class ComfyUI(Server):
     """`with ComfyUI(base) as server:` starts main.py on a free port and stops it at the end.
 
     `environment` is added to this process's own; `authority` signed its certificate where the arguments make it speak https.
@@ -67,16 +94,14 @@ class ComfyUI:
 
     def __init__(self, base: Path, *arguments: str, comfyui: Path = COMFYUI, cpu: bool = True, environment: dict[str, str] | None = None,
                  authority: Path | None = None) -> None:
-        self.base, self.comfyui, self.environment, self.authority = base, comfyui, environment or {}, authority
-        self.trusted = ssl.create_default_context(cafile=str(authority)) if authority else None
+        super().__init__(authority)
+        self.base, self.comfyui, self.environment = base, comfyui, environment or {}
         self.arguments = [*arguments, *(["--cpu"] if cpu else [])]
         self.log_file = base / "server.log"
         self.client_id = "wan22-tests"
 
     def __enter__(self) -> "ComfyUI":
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.start()
         return self
 
@@ -114,21 +139,8 @@ class ComfyUI:
             time.sleep(0.2)
         raise TimeoutError(f"ComfyUI was not up after {seconds} s:\n{self.log()[-3000:]}")
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}" if self.trusted is None else f"https://localhost:{self.port}"
-
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=60, context=self.trusted) as answer:
-            return json.loads(answer.read() or b"null")
-
-    def post(self, path: str, body: object = None) -> Any:
-        request = urllib.request.Request(self.url + path, json.dumps(body or {}).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60, context=self.trusted) as answer:
-            return json.loads(answer.read() or b"null")
 
     def free(self, seconds: float = 300) -> None:
         """Ask to unload all models and to empty the cache until that is taken up, which is before any later prompt; needs the probe.

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 import schemathesis
 
-from comfyui import ComfyUI
+from comfyui import Server
 from hosted_contract import OPENAPI, REQUESTS, SUBMIT
 
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"  # keys
@@ -26,14 +26,14 @@ class Reply:
 
 
 @functools.cache
-def document(server: ComfyUI) -> Any:
+def document(server: Server) -> Any:
     """The server's OpenAPI document; None where it has none."""
     answer = requests.get(server.url + OPENAPI, verify=server.authority or True, timeout=60)
     return schemathesis.openapi.from_dict(answer.json()) if answer.ok else None
 
 
 class Client:
-    def __init__(self, server: ComfyUI, key: str = "") -> None:
+    def __init__(self, server: Server, key: str = "") -> None:
         self.server, self.key = server, key
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
@@ -84,7 +84,7 @@ class Client:
 class Customer(Client):
     """A client that knows what it asked for."""
 
-    def __init__(self, server: ComfyUI, key: str) -> None:
+    def __init__(self, server: Server, key: str) -> None:
         super().__init__(server, key)
         self.jobs: list[str] = []
 

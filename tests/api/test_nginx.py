@@ -1,12 +1,6 @@
 """Behind nginx as Debian ships it: events come when they happen, and a call that nginx gives up is not a second video."""
 
-import contextlib
 import json
-import os
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,51 +9,28 @@ from wan22.api import app
 from wan22.api.settings import Settings
 
 from app_server import Served, served
+from comfyui import free_port
 from hosted_contract import RUN, SUBMIT
+from proxy import nginx
 
 KEYED = {"Authorization": "Key key-0123456789abcdef"}
 FOX = {"prompt": "a fox", "seed": 3}
 SITE = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr;
-events {{ worker_connections 64; }}
-http {{
-  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u;
-  scgi_temp_path {folder}/s;
   server {{
     listen 127.0.0.1:{port};
     location / {{ proxy_pass {server}; proxy_set_header Host $host:$server_port; proxy_set_header X-Forwarded-For $remote_addr; }}
     location /fal-ai/ {{ proxy_pass {server}; proxy_read_timeout 500ms; }}
   }}
-}}
 """
 
 
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Served]]:
     """nginx's address, and the server behind it."""
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if nginx is None:
-        pytest.skip("nginx is not installed")
-    folder = tmp_path_factory.mktemp("nginx")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with served(Settings(enabled=True, keys=("key-0123456789abcdef",))) as server:
-        (folder / "nginx.conf").write_text(SITE.format(folder=folder, port=port, server=server.url))
-        with subprocess.Popen([nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE) as running:
-            try:
-                wait_for(running, port)
-                yield f"http://127.0.0.1:{port}", server
-            finally:
-                running.terminate()
-
-
-def wait_for(running: subprocess.Popen[bytes], port: int) -> None:
-    while running.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.01)
-    assert running.stderr is not None
-    pytest.fail(running.stderr.read().decode())
+    port = free_port()
+    with served(Settings(enabled=True, keys=("key-0123456789abcdef",))) as server, \
+            nginx(SITE.format(port=port, server=server.url), port, tmp_path_factory.mktemp("nginx")):
+        yield f"http://127.0.0.1:{port}", server
 
 
 def test_events_come_when_they_happen(behind: tuple[str, Served]) -> None:
