@@ -18,6 +18,19 @@ LANES = ("server", "endpoint", "service")  # fixtures that are a running ComfyUI
 HEAVY = ("miniature", "nodes", "engine")  # folders, the longest way first
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--gateway", action="store_true", help="the API's tests ask a gateway with two workers instead of one ComfyUI")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "one_comfyui(why): makes no sense with --gateway")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.config.getoption("--gateway") and (mark := item.get_closest_marker("one_comfyui")):
+        pytest.skip(f"not of a gateway: {mark.args[0]}")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Where several processes share the tests (`pytest-xdist`), each running ComfyUI has one to itself, and other files are shared out whole."""

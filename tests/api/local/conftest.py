@@ -1,4 +1,4 @@
-"""The endpoint as its users meet it: a real ComfyUI behind TLS, and the hosted service's own clients as programs beside it."""
+"""The endpoint as its users meet it: a real ComfyUI behind TLS, or with --gateway two of them, and the hosted service's own clients as programs."""
 
 import hashlib
 import itertools
@@ -17,7 +17,8 @@ import trustme
 
 import tiny_pretrained
 import tiny_weights
-from comfyui import ComfyUI, import_comfyui, link, prepare_base
+from api_servers import ApiServer, Gateway, OneComfyUI
+from comfyui import import_comfyui, link, prepare_base
 from endpoint_client import ALICE, BOB, MOST_WAITING, Customer
 from npm import installed
 from web_server import TOKEN, Web
@@ -26,6 +27,7 @@ HERE = Path(__file__).parent
 SMALLEST = {"prompt": "a red circle moves to the left", "seed": 1, "num_frames": 17, "num_inference_steps": 2, "resolution": "480p",
             "aspect_ratio": "1:1", "num_interpolated_frames": 0, "interpolator_model": "none", "acceleration": "none",
             "guidance_scale": 1, "guidance_scale_2": 1, "video_write_mode": "fast", "video_quality": "low"}
+PORTABLE_ATTENTION = "--use-pytorch-cross-attention"
 PATIENCE = 300  # seconds: waiting is for an event, and a busy machine only takes longer
 JAVASCRIPT_CLIENT = "@fal-ai/client@1.10.1"
 OTHERS_CLIENTS = ("@ai-sdk/fal@3.0.41", "ai@7.0.173", "@tanstack/ai-fal@0.10.1", "@tanstack/ai@0.44.1", "@fal-ai/client@1.10.1", "zod@4.1.8",
@@ -63,42 +65,42 @@ def endpoint_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(endpoint_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ComfyUI]:
-    """A ComfyUI that is not running yet, with quick networks, on a new folder or on a given one, and with settings for the API."""
+def new_base(endpoint_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes a ComfyUI folder with the pack, quick networks and tiny weights."""
 
-    def make(settings: Arguments | None = None, *arguments: str, base: Path | None = None, **options: Any) -> ComfyUI:
-        base = prepare_base(base or tmp_path_factory.mktemp("endpoint"), models=endpoint_models)
+    def make() -> Path:
+        base = prepare_base(tmp_path_factory.mktemp("endpoint"), models=endpoint_models)
         link(HERE / "quick_networks", base / "custom_nodes" / "quick_networks")
-        if settings is not None:
-            (base / "user" / "__wan22").mkdir(exist_ok=True)
-            (base / "user" / "__wan22" / "api.json").write_text(json.dumps(settings), encoding="utf-8")
-        return ComfyUI(base, "--use-pytorch-cross-attention", *arguments, **options)
+        return base
 
     return make
 
 
 @pytest.fixture(scope="session")
-def endpoint(certificate: Path, start: Callable[..., ComfyUI]) -> Iterator[ComfyUI]:
-    """ComfyUI with the API switched on, over https."""
+def endpoint(request: pytest.FixtureRequest, certificate: Path, new_base: Callable[[], Path]) -> Iterator[ApiServer]:
+    """The API without keys, over https."""
+    if request.config.getoption("--gateway"):
+        with Gateway(new_base(), certificate=certificate) as gateway:
+            yield gateway
+        return
     tls = ["--tls-keyfile", str(certificate / "server.key"), "--tls-certfile", str(certificate / "server.pem")]
-    with start(None, *tls, environment={"WAN22_API": "1"}, authority=certificate / "authority.pem") as running:
+    with OneComfyUI(new_base(), PORTABLE_ATTENTION, *tls, environment={"WAN22_API": "1"}, authority=certificate / "authority.pem") as running:
         yield running
 
 
 @pytest.fixture
-def emptied(endpoint: ComfyUI) -> Iterator[ComfyUI]:
+def emptied(endpoint: ApiServer) -> Iterator[ApiServer]:
     """The endpoint, for tests that leave jobs behind: nothing waits or runs afterwards."""
     yield endpoint
-    endpoint.post("/queue", {"clear": True})
-    endpoint.post("/interrupt")
+    endpoint.end_all()
 
 
 @pytest.fixture
-def idle(emptied: ComfyUI) -> Callable[[], bool]:
+def idle(emptied: ApiServer) -> Callable[[], bool]:
     """Waits until the server has nothing to do."""
     def becomes_idle() -> bool:
         end = time.monotonic() + PATIENCE
-        while any(emptied.get("/queue").values()):
+        while any(emptied.jobs()):
             assert time.monotonic() < end
             time.sleep(0.1)
         return True
@@ -107,33 +109,51 @@ def idle(emptied: ComfyUI) -> Callable[[], bool]:
 
 
 @pytest.fixture(scope="session")
-def service(web: Web, start: Callable[..., ComfyUI]) -> Iterator[ComfyUI]:
+def service(request: pytest.FixtureRequest, web: Web, new_base: Callable[[], Path]) -> Iterator[ApiServer]:
     """A server with two keys, few places, and downloads from this machine alone."""
     own = {"networks": ["127.0.0.0/8"], "plain_http": True}
     downloads = {**own, "enabled": True, "allowed_hosts": [web.host], "hub": f"http://{web.host}", "tokens": {"127.0.0.1": TOKEN}}
     webhooks = {**own, "pauses": [0.2] * 100}
-    with start({"enabled": True, "keys": [ALICE, BOB], "max_waiting": MOST_WAITING, "downloads": downloads, "webhooks": webhooks}) as running:
+    settings = {"enabled": True, "keys": [ALICE, BOB], "max_waiting": MOST_WAITING, "downloads": downloads, "webhooks": webhooks}
+    base, is_gateway = new_base(), request.config.getoption("--gateway")
+    if not is_gateway:
+        (base / "user" / "__wan22").mkdir()
+        (base / "user" / "__wan22" / "api.json").write_text(json.dumps(settings), encoding="utf-8")
+    with Gateway(base, settings) if is_gateway else OneComfyUI(base, PORTABLE_ATTENTION) as running:
         yield running
 
 
 @pytest.fixture
-def alice(service: ComfyUI) -> Iterator[Customer]:
+def busy(service: ApiServer, long: Arguments) -> Callable[[Customer], list[str]]:
+    """Has a customer's jobs run on everything that the server has, so that the next one waits; their ids."""
+
+    def make(customer: Customer) -> list[str]:
+        jobs = [customer.submit({**long, "seed": 10_000 + number}) for number in range(service.workers)]
+        for job in jobs:
+            customer.wait(job, until=("IN_PROGRESS",))
+        return jobs
+
+    return make
+
+
+@pytest.fixture
+def alice(service: ApiServer) -> Iterator[Customer]:
     yield from customer(service, ALICE)
 
 
 @pytest.fixture
-def bob(service: ComfyUI) -> Iterator[Customer]:
+def bob(service: ApiServer) -> Iterator[Customer]:
     yield from customer(service, BOB)
 
 
-def customer(service: ComfyUI, key: str) -> Iterator[Customer]:
+def customer(service: ApiServer, key: str) -> Iterator[Customer]:
     made = Customer(service, key)
     yield made
     made.give_up()
 
 
 @pytest.fixture(scope="session")
-def environment(endpoint: ComfyUI, certificate: Path) -> dict[str, str]:
+def environment(endpoint: ApiServer, certificate: Path) -> dict[str, str]:
     """What the clients are told: where the server is, whom to trust, and a key, without which they do not start."""
     host = endpoint.url.removeprefix("https://")
     authority = str(certificate / "authority.pem")
@@ -142,7 +162,7 @@ def environment(endpoint: ComfyUI, certificate: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def video(endpoint: ComfyUI) -> Arguments:
+def video(endpoint: ApiServer) -> Arguments:
     return SMALLEST
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import tiny_weights
-from comfyui import ComfyUI
+from api_servers import ApiServer
 from hosted_contract import LOG_LINE, OUTPUT
 
 
@@ -62,37 +62,36 @@ def test_what_is_not_there_is_not_found(javascript: Any, video: dict[str, Any]) 
     assert errors["result"]["body"]["detail"]
 
 
-def test_vercels_sdk_which_polls_nothing_but_the_result_gets_the_video(node: Any, endpoint: ComfyUI, fresh: dict[str, Any]) -> None:
+def test_vercels_sdk_which_polls_nothing_but_the_result_gets_the_video(node: Any, endpoint: ApiServer, fresh: dict[str, Any]) -> None:
     made, _ = node("vercel", fresh)
     assert made["polls"] > 1, "it asked before there was one"
     assert made["mediaType"] == "video/mp4" and made["bytes"] > 1000
     assert made["metadata"]["seed"] == fresh["seed"] and made["metadata"]["videos"][0]["url"].startswith(endpoint.url)
 
 
-def test_tanstacks_adapter_gets_the_video(node: Any, endpoint: ComfyUI, fresh: dict[str, Any]) -> None:
+def test_tanstacks_adapter_gets_the_video(node: Any, endpoint: ApiServer, fresh: dict[str, Any]) -> None:
     made, _ = node("tanstack", fresh)
     assert made["states"][-1] == "completed" and set(made["states"][:-1]) <= {"pending", "processing"}
-    assert made["url"].startswith(f"{endpoint.url}/view")
+    assert made["url"].startswith(endpoint.url + endpoint.videos)
 
 
 @pytest.mark.parametrize("javascript", ["middleware"], indirect=True)
-def test_an_uploaded_lora_is_a_lora(idle: Any, javascript: Any, endpoint: ComfyUI, fresh: dict[str, Any]) -> None:
+def test_an_uploaded_lora_is_a_lora(idle: Any, javascript: Any, endpoint: ApiServer, fresh: dict[str, Any]) -> None:
     """Also one that stands in the request as a file, which the client uploads by itself."""
     lora = endpoint.base / "models" / "loras" / tiny_weights.LORAS[0].format("high")
     seen, _ = javascript("upload", fresh, str(lora), "no tensors at all")
     assert seen["url"].startswith(f"{endpoint.url}/fal/storage/files/")
     assert seen["result"]["seed"] == fresh["seed"] and seen["requestId"]
     assert (seen["refused"]["status"], seen["refused"]["name"]) == (422, "ValidationError")
-    folder = endpoint.base / "models" / "loras" / "wan22_api"
-    (kept,) = folder.glob("mine-*.safetensors")
-    assert kept.read_bytes() == lora.read_bytes() and not list(folder.glob("clip*"))
+    (kept,) = endpoint.uploads.glob("mine-*.safetensors")
+    assert kept.read_bytes() == lora.read_bytes() and not list(endpoint.uploads.glob("clip*"))
     assert idle()
 
 
 @pytest.mark.parametrize("javascript", ["proxy"], indirect=True)
-def test_a_large_upload_comes_in_parts(javascript: Any, endpoint: ComfyUI) -> None:
+def test_a_large_upload_comes_in_parts(javascript: Any, endpoint: ApiServer) -> None:
     bytes_of_tensor = 91 * 2**20  # the client's threshold is 90 MB
     seen, _ = javascript("upload_parts", bytes_of_tensor)
-    (kept,) = (endpoint.base / "models" / "loras" / "wan22_api").glob("large-*.safetensors")
+    (kept,) = endpoint.uploads.glob("large-*.safetensors")
     assert seen["url"] and bytes_of_tensor < kept.stat().st_size < bytes_of_tensor + 1000
     kept.unlink()

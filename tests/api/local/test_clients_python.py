@@ -6,11 +6,11 @@ from typing import Any
 
 import av
 
-from comfyui import ComfyUI
+from api_servers import ApiServer
 from hosted_contract import ASKED_AGAIN, LOG_LINE, OUTPUT, REQUESTS
 
 
-def frames(server: ComfyUI, result: dict[str, Any]) -> tuple[int, int, int]:
+def frames(server: ApiServer, result: dict[str, Any]) -> tuple[int, int, int]:
     """Frames, width and height of the video that a result names."""
     with urllib.request.urlopen(result["video"]["url"], timeout=60, context=server.trusted) as answer:
         content = answer.read()
@@ -21,14 +21,14 @@ def frames(server: ComfyUI, result: dict[str, Any]) -> tuple[int, int, int]:
     return len(pictures), pictures[0].width, pictures[0].height
 
 
-def test_the_example_prints_the_log_and_gets_the_video(endpoint: ComfyUI, python: Any, fresh: dict[str, Any]) -> None:
+def test_the_example_prints_the_log_and_gets_the_video(endpoint: ApiServer, python: Any, fresh: dict[str, Any]) -> None:
     result, printed = python("subscribe", fresh)
     assert set(result) == OUTPUT and (result["prompt"], result["seed"]) == (fresh["prompt"], fresh["seed"])
     assert frames(endpoint, result) == (17, 624, 624)
     assert printed and all(printed)
 
 
-def test_one_request_is_enough(endpoint: ComfyUI, python: Any, video: dict[str, Any]) -> None:
+def test_one_request_is_enough(endpoint: ApiServer, python: Any, video: dict[str, Any]) -> None:
     result, _ = python("run", video)
     assert frames(endpoint, result) == (17, 624, 624)
 
@@ -53,7 +53,7 @@ def test_logs_only_grow(python: Any, fresh: dict[str, Any]) -> None:
     assert logs[-1] and all(set(line) == LOG_LINE for line in logs[-1])
 
 
-def test_the_urls_of_a_job_lead_back_to_the_server(endpoint: ComfyUI, python: Any, video: dict[str, Any]) -> None:
+def test_the_urls_of_a_job_lead_back_to_the_server(endpoint: ApiServer, python: Any, video: dict[str, Any]) -> None:
     seen, _ = python("handle", video)
     job = f"{endpoint.url}{REQUESTS}/{seen['request_id']}"
     assert seen["urls"] == [job, f"{job}/status", f"{job}/cancel"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from comfyui import ComfyUI
+from api_servers import ApiServer
 from endpoint_client import Client
 from hosted_contract import APP, ENDPOINT, FILE, OPENAPI, PROXY, REQUESTS, RUN, SUBMIT
 
@@ -43,7 +43,7 @@ def test_a_job_is_submitted_watched_and_fetched(curl: Any, fresh: dict[str, Any]
     assert curl("PUT", f"{job}/cancel") == (400, {"status": "ALREADY_COMPLETED"})
 
 
-def test_a_job_is_cancelled(emptied: ComfyUI, curl: Any, long: dict[str, Any]) -> None:
+def test_a_job_is_cancelled(emptied: ApiServer, curl: Any, long: dict[str, Any]) -> None:
     _, submitted = curl("POST", SUBMIT, long)
     assert curl("PUT", submitted["cancel_url"]) == (202, {"status": "CANCELLATION_REQUESTED"})
     completed(curl, submitted["status_url"])
@@ -66,7 +66,7 @@ def test_a_wrong_value_is_refused_with_its_field(curl: Any, video: dict[str, Any
     assert entry["loc"] == ["body", "loras", 0, "scale"] and entry["input"] == 5 and entry["ctx"] == {"le": 4.0}
 
 
-def test_without_keys_pages_of_this_machine_are_answered_and_no_others(endpoint: ComfyUI, video: dict[str, Any]) -> None:
+def test_without_keys_pages_of_this_machine_are_answered_and_no_others(endpoint: ApiServer, video: dict[str, Any]) -> None:
     client = Client(endpoint)
     job = client.submit(video)
     client.wait(job)
@@ -76,7 +76,7 @@ def test_without_keys_pages_of_this_machine_are_answered_and_no_others(endpoint:
     assert list(seen.values()) == [200, 401, 401]  # a page's own server here, a page without a name, a page whose name was made to lead here
 
 
-def test_the_document_describes_what_is_served(curl: Any, endpoint: ComfyUI) -> None:
+def test_the_document_describes_what_is_served(curl: Any, endpoint: ApiServer) -> None:
     code, document = curl("GET", OPENAPI)
     assert code == 200 and document["openapi"].startswith("3.") and {RUN, SUBMIT} <= set(document["paths"])
     assert document["servers"] == [{"url": endpoint.url}]

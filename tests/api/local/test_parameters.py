@@ -13,7 +13,7 @@ import pytest
 
 import tiny_weights
 import videos
-from comfyui import ComfyUI
+from api_servers import ApiServer
 from endpoint_client import Client
 from hosted_contract import PARAMETERS, RUN
 
@@ -44,7 +44,7 @@ Make = Callable[..., Made]
 
 
 @pytest.fixture(scope="module")
-def make(endpoint: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Make:
+def make(endpoint: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Makes the base request's video with changes; what has been made is not made again."""
     client, folder, before = Client(endpoint), tmp_path_factory.mktemp("videos"), {}
 
@@ -139,7 +139,7 @@ def test_an_interpolator_doubles_frames_and_rate(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("name", "prompt"), CHECKS.items())
-def test_a_safety_check_is_answered_as_a_content_policy_violation(endpoint: ComfyUI, name: str, prompt: str) -> None:
+def test_a_safety_check_is_answered_as_a_content_policy_violation(endpoint: ApiServer, name: str, prompt: str) -> None:
     reply = Client(endpoint).call("POST", RUN, {**BASE, "prompt": prompt, name: True})
     (entry,) = reply.body["detail"]
     assert (reply.status, entry["type"], entry["loc"]) == (422, "content_policy_violation", ["body", "prompt"])

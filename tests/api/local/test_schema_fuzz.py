@@ -11,7 +11,7 @@ import pytest
 import requests
 import schemathesis
 
-from comfyui import ComfyUI
+from api_servers import ApiServer
 from endpoint_client import document
 from hosted_contract import SUBMIT
 
@@ -80,7 +80,7 @@ def is_the_endpoints(error: dict[str, Any]) -> bool:
                                          for entry in error["detail"])
 
 
-def test_malformed_bodies_on_one_connection(endpoint: ComfyUI, video: dict[str, Any]) -> None:
+def test_malformed_bodies_on_one_connection(endpoint: ApiServer, video: dict[str, Any]) -> None:
     chance, body = random.Random(0), json.dumps(video).encode()
     connection = http.client.HTTPSConnection("localhost", endpoint.port, timeout=60, context=endpoint.trusted)
     connection.connect()
@@ -94,16 +94,16 @@ def test_malformed_bodies_on_one_connection(endpoint: ComfyUI, video: dict[str, 
         assert answer.status in (400, 413, 422), (fault.__name__, sent[:200], answer.status, error)
         assert answer.status != 422 or is_the_endpoints(error), (fault.__name__, sent[:200], error)
     assert connection.sock is socket
-    assert endpoint.get("/queue") == {"queue_running": [], "queue_pending": []}
+    assert endpoint.jobs() == ([], [])
 
 
 @pytest.mark.parametrize(("size", "status"), [(256 * 1024, 422), (256 * 1024 + 1, 413), (20 * 2**20, 413)])
-def test_a_body_that_is_too_long_is_refused(endpoint: ComfyUI, size: int, status: int) -> None:
+def test_a_body_that_is_too_long_is_refused(endpoint: ApiServer, size: int, status: int) -> None:
     answer = requests.post(endpoint.url + SUBMIT, data=b'{"num_frames": 1}'.ljust(size), verify=endpoint.authority, timeout=60)
     assert answer.status_code == status and answer.json()["detail"]
 
 
-def test_every_answer_to_whatever_the_document_allows_or_forbids_is_in_the_document(emptied: ComfyUI, long: dict[str, Any]) -> None:
+def test_every_answer_to_whatever_the_document_allows_or_forbids_is_in_the_document(emptied: ApiServer, long: dict[str, Any]) -> None:
     for number in range(BLOCKERS):
         emptied.post(SUBMIT, {**long, "seed": number})
     for operation in (operation_result.ok() for operation_result in document(emptied).get_all_operations()):
@@ -113,7 +113,7 @@ def test_every_answer_to_whatever_the_document_allows_or_forbids_is_in_the_docum
             fuzz(operation.as_strategy(generation_mode=mode), emptied, 40 if submits else 10)
 
 
-def fuzz(cases: Any, server: ComfyUI, count: int) -> None:
+def fuzz(cases: Any, server: ApiServer, count: int) -> None:
     """Send `count` of the cases and hold each answer against the document; a video that is waited for may take longer than this waits."""
 
     @hypothesis.settings(SETTINGS, max_examples=count)
