@@ -28,6 +28,7 @@ def environment(token: Path) -> dict[str, str]:
     alone, and where the pack is."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_raylet_start_wait_time_s": str(START_SECONDS), "RAY_gcs_rpc_server_reconnect_timeout_s": str(GONE_SECONDS),
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # it would wait for services of Ray's that nobody uses here
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or it would listen to every network
             "PYTHONPATH": str(PACK)}
 
