@@ -33,7 +33,8 @@ async def served(service: ClusterService, door: socket.socket, pages: Iterable[w
     """The API, the videos and `pages` are answered meanwhile."""
     api, site = App(service.settings, service), web.Application()
     for path in answered_paths():
-        site.router.add_route("*", path, api.answer)
+        for prefix in ("", "/api"):  # where ComfyUI has everything a second time
+            site.router.add_route("*", prefix + path, api.answer)
     site.router.add_get(VIDEO_URL, _video(service))
     site.router.add_routes(pages)
     runner = web.AppRunner(site, access_log=None, shutdown_timeout=1.0)
