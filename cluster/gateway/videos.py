@@ -56,6 +56,8 @@ class Videos:
                 file.unlink()
 
     def path(self, request_id: str) -> Path | None:
+        """None for one that is not there, or whose time is over."""
+        self.delete_what_is_over()
         return self.folder / f"{request_id}{SUFFIX}" if request_id in self._sizes else None
 
     @contextlib.asynccontextmanager
