@@ -17,7 +17,7 @@ import requests
 
 from comfyui import COMFYUI, ROOT, ComfyUI, Server, free_port
 from endpoint_client import Client
-from hosted_contract import REQUESTS, SUBMIT
+from hosted_contract import REQUESTS
 from proxy import nginx
 
 CLUSTER_PYTHON = Path(os.environ.get("WAN22_CLUSTER_PYTHON", ROOT / ".dev" / "cluster-venv" / "bin" / "python"))
@@ -30,8 +30,6 @@ TLS = """
     location / {{ proxy_pass {server}; proxy_http_version 1.1; proxy_set_header Host $http_host; }}
   }}
 """  # it adds no header that says so: without keys only this machine is answered
-BRIEFLY = {"prompt": "a red circle", "num_frames": 33, "num_inference_steps": 40, "resolution": "480p", "aspect_ratio": "1:1", "acceleration": "none",
-           "num_interpolated_frames": 0, "interpolator_model": "none", "guidance_scale": 1, "guidance_scale_2": 1}
 
 
 class OneComfyUI(ComfyUI):
@@ -130,16 +128,10 @@ class Gateway(Server):
                     return
 
     def _wait_for_workers(self) -> None:
-        """All of them run something at once."""
-        client, jobs = Client(self, self._keys[0]), list[str]()
+        client = Client(self, self._keys[0])
         for _ in self._looks():
-            reply = client.call("POST", SUBMIT, {**BRIEFLY, "seed": len(jobs)}) if len(jobs) < self.workers else None
-            jobs += [reply.body["request_id"]] if reply is not None and reply.status == 200 else []
-            if len(self.jobs()[0]) == self.workers:
-                break
-        self.end_all()
-        for job in jobs:
-            client.wait(job)
+            if all(worker["state"] == "free" for worker in client.call("GET", "/cluster").body["workers"]):
+                return
 
     def _looks(self) -> Iterator[None]:
         """Every now and then, until it takes too long or the gateway has ended."""
@@ -152,7 +144,7 @@ class Gateway(Server):
 
     def kill(self) -> None:
         """The gateway itself; what started it starts it again."""
-        gateway = child(self.process.pid, b"gateway")
+        gateway = next(pid for pid, (parent, command) in processes().items() if parent == self.process.pid and "gateway" in command)
         os.kill(gateway, signal.SIGKILL)
         for _ in self._looks():
             if not Path(f"/proc/{gateway}").exists():
@@ -160,6 +152,10 @@ class Gateway(Server):
 
     def start(self) -> None:
         self._wait_until_up()
+
+    def comfyuis(self) -> list[int]:
+        """The processes that make videos."""
+        return [pid for pid, (_, command) in processes().items() if str(self.base) in command and "cluster" not in command]
 
     @property
     def uploads(self) -> Path:
@@ -209,10 +205,11 @@ class Gateway(Server):
 ApiServer = OneComfyUI | Gateway
 
 
-def child(process: int, word: bytes) -> int:
-    """The child of a process whose command has the word in it."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+def processes() -> dict[int, tuple[int, list[str]]]:
+    """Of this machine: the parent and the command of each, where /proc tells them."""
+    there = {}
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == process and word in (stat.parent / "cmdline").read_bytes().split(b"\0"):
-                return int(stat.parent.name)
-    raise LookupError(f"process {process} has no child {word.decode()}")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            there[int(folder.name)] = parent, (folder / "cmdline").read_text(errors="replace").split("\0")
+    return there

@@ -14,7 +14,7 @@ import tiny_weights
 import workflows
 from comfyui import ROOT, ComfyUI, Prompt, folder_table, folder_table_kept, import_comfyui, import_pack, link, prepare_base
 
-LANES = ("server", "endpoint", "service")  # fixtures that are a running ComfyUI, the longest way first
+LANES = ("server", "endpoint", "service", "gateway")  # fixtures that are a running ComfyUI, or two, the longest way first
 HEAVY = ("miniature", "nodes", "engine")  # folders, the longest way first
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 import tiny_pretrained
 import tiny_weights
 from api_servers import ApiServer, Gateway, OneComfyUI
+from client_programs import called, client_environment, write_certificate
 from comfyui import import_comfyui, link, prepare_base
 from endpoint_client import ALICE, BOB, MOST_WAITING, Customer
 from npm import installed
@@ -45,14 +44,7 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with authority.pem, server.pem and server.key for localhost."""
-    folder, authority = tmp_path_factory.mktemp("certificate"), trustme.CA()
-    server = authority.issue_cert("localhost", "127.0.0.1")
-    authority.cert_pem.write_to_path(folder / "authority.pem")
-    server.private_key_pem.write_to_path(folder / "server.key")
-    for part in server.cert_chain_pems:
-        part.write_to_path(folder / "server.pem", append=True)
-    return folder
+    return write_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="session")
@@ -154,11 +146,7 @@ def customer(service: ApiServer, key: str) -> Iterator[Customer]:
 
 @pytest.fixture(scope="session")
 def environment(endpoint: ApiServer, certificate: Path) -> dict[str, str]:
-    """What the clients are told: where the server is, whom to trust, and a key, without which they do not start."""
-    host = endpoint.url.removeprefix("https://")
-    authority = str(certificate / "authority.pem")
-    return {**os.environ, "FAL_RUN_HOST": host, "FAL_QUEUE_RUN_HOST": f"{host}/queue", "FAL_KEY": "any", "NO_PROXY": "localhost",
-            "SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority, "AUTHORITY": authority, "SERVER": endpoint.url}
+    return client_environment(endpoint, certificate)
 
 
 @pytest.fixture
@@ -240,10 +228,3 @@ def curl(environment: dict[str, str]) -> Program:
         return int(status), json.loads(answer)
 
     return run
-
-
-def called(command: list[str], environment: dict[str, str]) -> tuple[Any, list[str]]:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    *lines, last = done.stdout.splitlines()
-    return json.loads(last), lines

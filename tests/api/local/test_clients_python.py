@@ -66,11 +66,12 @@ def test_the_asynchronous_client_does_the_same(python: Any, fresh: dict[str, Any
     assert len({result["video"]["url"] for result in seen["results"]}) == 3  # one is asked twice
 
 
-def test_cancelling_stops_a_job_that_runs_and_one_that_waits(idle: Any, python: Any, long: dict[str, Any]) -> None:
-    seen, _ = python("cancel", long, {**long, "seed": 0})
+def test_cancelling_stops_jobs_that_run_and_one_that_waits(idle: Any, endpoint: ApiServer, python: Any, long: dict[str, Any]) -> None:
+    jobs = [{**long, "seed": number} for number in range(endpoint.workers + 1)]
+    seen, _ = python("cancel", *jobs)
     assert seen["position"] == 0 or seen["position"] == 1
     assert seen["seconds"] < 30
-    assert len(seen["errors"]) == 2
+    assert len(seen["errors"]) == len(jobs)
     for status, message, error_type in seen["errors"]:
         assert status >= 400 and status not in ASKED_AGAIN and message and error_type
     assert idle()

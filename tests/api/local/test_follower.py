@@ -16,7 +16,7 @@ def test_each_tenth_of_a_bar_is_a_line_as_soon_as_it_is_reached(pack: ModuleType
     def of(name: str) -> Any:
         return importlib.import_module(f"{pack.__name__}.nodes.api.{name}")
 
-    job = of("jobs").Job("", 1)
+    job = of("jobs.job").Job("", 1)
     follower = of("local.follower").Follower(job, None, of("blueprint").Blueprint(NO_NODES), "")
     for value in range(most + 1):
         for _ in range(2):  # it is looked at more often than it moves

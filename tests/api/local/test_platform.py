@@ -150,7 +150,7 @@ def test_over_a_restart_an_expired_video_goes_unless_the_owner_keeps_all(pack: M
     monkeypatch.setattr("folder_paths.get_output_directory", lambda: str(tmp_path))
     monkeypatch.setattr("folder_paths.get_system_user_directory", lambda name: str(tmp_path / name))
     service, jobs, headers, settings = (importlib.import_module(f"{pack.__name__}.nodes.api.{name}")
-                                        for name in ("local.service", "jobs", "headers", "settings"))
+                                        for name in ("local.service", "jobs.job", "headers", "settings"))
     (tmp_path / "old.mp4").touch()
     job = jobs.Job("", 1, finished=1.0, answer=jobs.Answer(200, {}), video="old.mp4", preferences=headers.Preferences(video_seconds=5.0))
     asyncio.run(importlib.import_module(f"{pack.__name__}.nodes.api.jobs.store").JobStore(tmp_path / "wan22" / "requests").keep(job))

@@ -1,4 +1,4 @@
-"""Cancels a job that runs and one that waits, and says what their results are then."""
+"""Cancels jobs that run and one that waits, and says what their results are then. argv: their requests, that of the waiting one last."""
 
 import json
 import sys
@@ -7,14 +7,15 @@ import time
 import fal_client
 
 ENDPOINT = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
-runs, waits = (fal_client.submit(ENDPOINT, arguments=json.loads(argument)) for argument in sys.argv[1:])
-while not isinstance(runs.status(), fal_client.InProgress):
+*run, waits = (fal_client.submit(ENDPOINT, arguments=json.loads(argument)) for argument in sys.argv[1:])
+while not all(isinstance(each.status(), fal_client.InProgress) for each in run):
     time.sleep(0.05)
 position = waits.status().position
 waits.cancel()
-fal_client.cancel(ENDPOINT, runs.request_id)
+for each in run:
+    fal_client.cancel(ENDPOINT, each.request_id)
 begin, errors = time.monotonic(), []
-for handle in (runs, waits):
+for handle in (*run, waits):
     try:
         handle.get()
     except fal_client.FalClientHTTPError as error:
