@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ ORACLES: list["str | Path"] = ["--no-deps", "-r", ROOT / "tests" / "oracles.txt"
 SHARED_OUT = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dist", "loadgroup", "--no-loadscope-reorder"]
 QUICK = [*SHARED_OUT, "tests/engine", "tests/api", "--ignore=tests/api/local"]  # what `check` runs: no ComfyUI, no server, no browser
 KIT = ROOT.parent  # where `gpu --pack` put this pack, if it did: ComfyUI and wheels lie beside it
+CLUSTER_TESTS = ROOT / "tests" / "cluster"
 IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 
@@ -38,22 +40,23 @@ def main() -> int:
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--lora", action="append", default=[], metavar="NAME[=SCALE]",
                       help="a file in models/loras, or part of its name; the miniature has striped, reversed and framed; may be given more than once")
-    test = commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
-                               "further arguments go to pytest, and then only pytest runs")
-    check = commands.add_parser("check", help="the fast door: lint, type check and the engine's tests, in a minute and a half")
+    commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
+                        "further arguments go to pytest, and then only pytest runs")
+    commands.add_parser("check", help="the fast door: lint, type check and the engine's tests, in a minute and a half")
     bench = commands.add_parser("bench", help="measure a claim: python dev.py bench sampling; further arguments go to tests/bench_NAME.py")
     bench.add_argument("name", choices=sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests").glob("bench_*.py")))
-    calibrate = commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
-                                    add_help=False)
+    add_cluster(commands.add_parser("cluster", help="many GPUs behind one address, on this machine, until Ctrl-C: docs/cluster.md"))
+    commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
+                        add_help=False)
     miniature = commands.add_parser("miniature", add_help=False,
                                     help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it; arguments: tests/miniature/NAME.py")
     miniature.add_argument("name", choices=("train", "export", "evaluate"))
-    gpu = commands.add_parser("gpu", help="what only a card can tell, in eight minutes; --pack FOLDER makes the folder to carry to it; "
-                              "arguments: tests/gpu/__main__.py", add_help=False)
-    for command in (demo, test, check, bench, calibrate, miniature, gpu):
+    commands.add_parser("gpu", help="what only a card can tell, in eight minutes; --pack FOLDER makes the folder to carry to it; "
+                        "arguments: tests/gpu/__main__.py", add_help=False)
+    for command in commands.choices.values():
         command.add_argument("--comfyui", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
-    if rest and options.command in ("demo", "check"):
+    if rest and options.command in ("demo", "check", "cluster"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     host = carried_host() or existing_host(options.comfyui, options.python) or private_host()
     if options.command == "gpu":
@@ -66,7 +69,19 @@ def main() -> int:
         return host.call("-m", f"miniature.{options.name}", *rest)
     if options.command == "demo":
         return run_demo(host, options)
-    return run_checks(host) or run_tests(host, QUICK) if options.command == "check" else (0 if rest else run_checks(host)) or run_tests(host, rest)
+    if options.command == "cluster":
+        return run_cluster(host, options)
+    if options.command == "check":
+        return run_checks(host) or run_pytest(host, QUICK)
+    return (0 if rest else run_checks(host)) or run_tests(host, rest)
+
+
+def add_cluster(cluster: argparse.ArgumentParser) -> None:
+    cluster.add_argument("--workers", type=int, metavar="N", help="default: as many as there are GPUs; 2 for the miniature on a CPU")
+    cluster.add_argument("--port", type=int, default=8189)
+    cluster.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 to be reached from other machines; set keys then")
+    cluster.add_argument("--state", type=Path, metavar="FOLDER", help="where jobs and videos are kept (default: .dev/cluster)")
+    cluster.add_argument("--settings", type=Path, metavar="FILE", help="default: settings.json in the state")
 
 
 def environment_path(name: str) -> Path | None:
@@ -81,9 +96,32 @@ class Host:
 
     def call(self, *command: str, **defaults: str) -> int:
         """Run Python; `defaults` are environment variables where the user has set none."""
+        return subprocess.call([str(self.python), *command], cwd=ROOT, env={**defaults, **self._environment()})
+
+    def output(self, *command: str) -> str:
+        """The last line that Python prints."""
+        return subprocess.check_output([str(self.python), *command], cwd=ROOT, env=self._environment(), text=True).rstrip().rpartition("\n")[2]
+
+    def _environment(self) -> dict[str, str]:
         found = os.pathsep.join(map(str, [ROOT / "nodes", ROOT / "tests", *([self.packages] if self.packages else [])]))
-        environment = {**defaults, **os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": found}
-        return subprocess.call([str(self.python), *command], cwd=ROOT, env=environment)
+        return {**os.environ, "WAN22_COMFYUI": str(self.comfyui), "PYTHONPATH": found}
+
+
+def run_cluster(host: Host, options: argparse.Namespace) -> int:
+    """Does not return where the system can put another program in this one's place, so that Ctrl-C and signals are that program's alone."""
+    if os.name == "nt":
+        sys.exit("Ray's workers need Linux or macOS. On Windows run the cluster in WSL2.")
+    state, workers = (options.state or STATE / "cluster").absolute(), options.workers
+    arguments = ["--comfyui", str(host.comfyui), "--python", str(host.python), "--port", str(options.port), "--listen", options.listen,
+                 "--state", str(state), *(["--settings", str(options.settings.absolute())] if options.settings else [])]
+    if not host.own_models:
+        base = host.output("tests/miniature_host.py", str(state))
+        arguments += ["--arguments", f"--base-directory {shlex.quote(base)}"]
+        workers = 2 if workers is None and not host.output("-c", "import torch; print(torch.cuda.device_count() or '')") else workers
+    arguments += ["--workers", str(workers)] if workers is not None else []
+    python = str(cluster_python())
+    os.chdir(ROOT)
+    os.execv(python, [python, "-m", "cluster", "up", *arguments])
 
 
 def run_demo(host: Host, options: argparse.Namespace) -> int:
@@ -102,9 +140,22 @@ def run_checks(host: Host) -> int:
 
 
 def run_tests(host: Host, pytest_arguments: list[str]) -> int:
-    """pytest; without a test's path among the arguments in several processes, so that what waits for a server runs beside what computes."""
-    chosen = any(Path(argument.split("::")[0]).exists() for argument in pytest_arguments)
-    return host.call("-m", "pytest", *([] if chosen else SHARED_OUT), *pytest_arguments, OMP_NUM_THREADS="1")
+    """pytest; those of tests/cluster where they are chosen, with the cluster's own Python."""
+    if os.name == "nt" or host.packages:
+        return run_pytest(host, pytest_arguments)
+    if any(path.is_relative_to(CLUSTER_TESTS) for path in chosen(pytest_arguments)):
+        return subprocess.call([str(cluster_python()), "-m", "pytest", f"--confcutdir={CLUSTER_TESTS}", *pytest_arguments], cwd=ROOT)
+    return run_pytest(host, pytest_arguments, WAN22_CLUSTER_PYTHON=str(cluster_python()))
+
+
+def run_pytest(host: Host, pytest_arguments: list[str], **defaults: str) -> int:
+    """Without a test's path among the arguments in several processes, so that what waits for a server runs beside what computes."""
+    return host.call("-m", "pytest", *([] if chosen(pytest_arguments) else SHARED_OUT), *pytest_arguments, OMP_NUM_THREADS="1", **defaults)
+
+
+def chosen(pytest_arguments: list[str]) -> list[Path]:
+    """The paths among the arguments."""
+    return [path for argument in pytest_arguments if (path := (ROOT / argument.split("::")[0])).exists()]
 
 
 def carried_host() -> Host | None:
@@ -150,6 +201,15 @@ def overlay_environment(comfyui: Path, python: Path) -> Path:
     install(venv_python, target, ["-r", ROOT / "requirements.txt", "-r", ROOT / "tests" / "requirements.txt"])
     install(venv_python, target, ORACLES)
     return venv_python
+
+
+def cluster_python() -> Path:
+    """Ray's Python, in a virtual environment of its own: it would change ComfyUI's packages."""
+    target = STATE / "cluster-venv"
+    python = make_venv(Path(sys.executable), target)
+    install(python, target, ["-c", ROOT / "cluster" / "constraints.txt", "-r", ROOT / "cluster" / "requirements.txt",
+                             "-r", CLUSTER_TESTS / "requirements.txt"])
+    return python
 
 
 def private_host() -> Host:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
+from typing import Any
 
 import ray
 
@@ -16,6 +16,7 @@ from .gateway.pages.routes import Pages
 from .gateway.server import listening, served
 from .gateway.service import ClusterService
 from .on_ray.pool import RayPool
+from .progress import Above, Progress, counted, welcome
 from .settings import ClusterSettings
 from .worker.child import StartFailed
 
@@ -35,11 +36,14 @@ def read_settings(options: argparse.Namespace) -> ClusterSettings:
 
 def gateway(options: argparse.Namespace) -> int:
     """Until SIGTERM. Its exit status."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     settings = read_settings(options)
     with contextlib.closing(listening(options.listen, options.port)) as door:
         count, on_cpu = connected(options.address, options.workers)
-        return asyncio.run(_run(options, settings, door, RayPool(count, on_cpu, for_workers(settings))))
+        pool = RayPool(count, on_cpu, for_workers(settings))
+        progress = Progress(pool.seats.values())
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, handlers=[Above(progress)])
+        progress.write(f"{counted(count)} on {'the CPU' if on_cpu else 'a GPU each'} start. Jobs and videos are kept in {options.state}.\n")
+        return asyncio.run(_run(options, settings, door, pool, progress))
 
 
 def for_workers(settings: ClusterSettings) -> dict[str, object]:
@@ -57,17 +61,27 @@ def connected(address: str, workers: int | None) -> tuple[int, bool]:
     return workers or gpus, not gpus
 
 
-async def _run(options: argparse.Namespace, settings: ClusterSettings, door: socket.socket, pool: RayPool) -> int:
+def address_of(settings: ClusterSettings, door: socket.socket) -> str:
+    """Where clients find the gateway."""
+    host, port = door.getsockname()[:2]
+    host = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return settings.public_url.rstrip("/") or f"http://{host}:{port}"
+
+
+async def _run(options: argparse.Namespace, settings: ClusterSettings, door: socket.socket, pool: RayPool, progress: Progress) -> int:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     service = ClusterService(options.state, settings, pool)
     async with served(service, door, Pages(service, pool).routes()):
         log.info("the gateway takes requests on port %d", options.port)
-        tasks = [asyncio.create_task(pool.run_workers(service.dispatcher)), asyncio.create_task(stopped.wait())]
+        workers = asyncio.gather(pool.run_workers(service.dispatcher),
+                                 welcome(progress, address_of(settings, door), with_key=bool(settings.keys)))
+        tasks: list[asyncio.Future[Any]] = [workers, asyncio.ensure_future(stopped.wait())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            tasks[0].result()
+        if workers.done():
+            workers.result()
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return 0

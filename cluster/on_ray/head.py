@@ -19,15 +19,16 @@ PACK = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80_000_000  # pieces of videos on their way
 START_SECONDS = 120
-STOP_SECONDS = 15.0
-GONE_SECONDS = 20  # that nothing is heard of the head, until it is taken for dead
+STOP_SECONDS = 2.0  # with workers Ray waits for ever, and there is nothing that they would save
+CLEARED_SECONDS = 5.0  # until the system has cleared away who was killed
+DEAD_SECONDS = 20  # that nothing is heard of the head, until it is taken for dead
 
 
 def environment(token: Path) -> dict[str, str]:
     """What Ray's processes on this machine are told: who may speak to them, that nobody else is told anything, that they listen to this machine
     alone, and where the pack is."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_raylet_start_wait_time_s": str(START_SECONDS), "RAY_gcs_rpc_server_reconnect_timeout_s": str(GONE_SECONDS),
+            "RAY_raylet_start_wait_time_s": str(START_SECONDS), "RAY_gcs_rpc_server_reconnect_timeout_s": str(DEAD_SECONDS),
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # it would wait for services of Ray's that nobody uses here
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or it would listen to every network
             "PYTHONPATH": str(PACK)}
@@ -84,6 +85,9 @@ class Head:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
         self._process.wait()
+        end = time.monotonic() + CLEARED_SECONDS
+        while session(self._process.pid) and time.monotonic() < end:
+            time.sleep(0.05)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
