@@ -99,8 +99,9 @@ class Host:
         return subprocess.call([str(self.python), *command], cwd=ROOT, env={**defaults, **self._environment()})
 
     def output(self, *command: str) -> str:
-        """The last line that Python prints."""
-        return subprocess.check_output([str(self.python), *command], cwd=ROOT, env=self._environment(), text=True).rstrip().rpartition("\n")[2]
+        """The last line that Python prints. Where it fails, it has said why."""
+        done = subprocess.run([str(self.python), *command], cwd=ROOT, env=self._environment(), text=True, stdout=subprocess.PIPE)
+        return done.stdout.rstrip().rpartition("\n")[2] if done.returncode == 0 else sys.exit(done.returncode)
 
     def _environment(self) -> dict[str, str]:
         found = os.pathsep.join(map(str, [ROOT / "nodes", ROOT / "tests", *([self.packages] if self.packages else [])]))

@@ -21,6 +21,7 @@ TELLS_EVERY = 5.0  # seconds between two lines about one worker, elsewhere
 BAR = 20
 READY, STARTS = "ready", "starts"
 EXAMPLE = {"prompt": "a red circle moves to the right over a blue background", "resolution": "480p", "num_frames": 17, "interpolator_model": "none"}
+ON_CPU = {"num_inference_steps": 2, "aspect_ratio": "1:1"}  # or it would take many minutes
 CLEAR_BELOW = "\x1b[J"
 
 
@@ -141,13 +142,14 @@ class Above(logging.Handler):
         self._progress.write(f"{self.format(record)}\n")
 
 
-async def welcome(progress: Progress, address: str, with_key: bool) -> None:
+async def welcome(progress: Progress, address: str, with_key: bool, on_cpu: bool) -> None:
     """Show how the workers come up, and then how to ask them. StartFailed with each reason where none does."""
     if not (ready := await progress.until_settled()):
         seats = itertools.groupby(sorted(progress.seats, key=_reason), key=_reason)
         raise StartFailed("No worker could start.\n" + "\n".join(f"{', '.join(seat.name for seat in alike)}: {why}" for why, alike in seats))
     key = '-H "Authorization: Key YOUR-KEY" ' if with_key else ""
-    progress.write(f"{ready} of {counted(len(progress.seats))} ready at {address}. Try:\ncurl {address}{RUN} {key}--json '{json.dumps(EXAMPLE)}'\n")
+    body = json.dumps({**EXAMPLE, **(ON_CPU if on_cpu else {})})
+    progress.write(f"{ready} of {counted(len(progress.seats))} ready at {address}. Try:\ncurl {address}{RUN} {key}--json '{body}'\n")
 
 
 def _reason(seat: Seat) -> str:

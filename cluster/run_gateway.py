@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import socket
+from collections.abc import Coroutine
 from typing import Any
 
 import ray
@@ -43,7 +44,8 @@ def gateway(options: argparse.Namespace) -> int:
         progress = Progress(pool.seats.values())
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, handlers=[Above(progress)])
         progress.write(f"{counted(count)} on {'the CPU' if on_cpu else 'a GPU each'} start. Jobs and videos are kept in {options.state}.\n")
-        return asyncio.run(_run(options, settings, door, pool, progress))
+        telling = welcome(progress, address_of(settings, door), bool(settings.keys), on_cpu)
+        return asyncio.run(_run(options, settings, door, pool, telling))
 
 
 def for_workers(settings: ClusterSettings) -> dict[str, object]:
@@ -68,15 +70,14 @@ def address_of(settings: ClusterSettings, door: socket.socket) -> str:
     return settings.public_url.rstrip("/") or f"http://{host}:{port}"
 
 
-async def _run(options: argparse.Namespace, settings: ClusterSettings, door: socket.socket, pool: RayPool, progress: Progress) -> int:
+async def _run(options: argparse.Namespace, settings: ClusterSettings, door: socket.socket, pool: RayPool, telling: Coroutine[Any, Any, None]) -> int:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     service = ClusterService(options.state, settings, pool)
     async with served(service, door, Pages(service, pool).routes()):
         log.info("the gateway takes requests on port %d", options.port)
-        workers = asyncio.gather(pool.run_workers(service.dispatcher),
-                                 welcome(progress, address_of(settings, door), with_key=bool(settings.keys)))
+        workers = asyncio.gather(pool.run_workers(service.dispatcher), telling)
         tasks: list[asyncio.Future[Any]] = [workers, asyncio.ensure_future(stopped.wait())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if workers.done():
