@@ -14,7 +14,8 @@ import tiny_weights
 import workflows
 from comfyui import ROOT, ComfyUI, Prompt, folder_table, folder_table_kept, import_comfyui, import_pack, link, prepare_base
 
-LANES = ("server", "endpoint", "service", "gateway")  # fixtures that are a running ComfyUI, or two, the longest way first
+LANES = ("server", "cluster_python", "endpoint", "service", "gateway")  # fixtures that are a running ComfyUI, or many, the longest way first
+collect_ignore = ["cluster"]  # it needs Ray, which is not here: test_cluster.py
 HEAVY = ("miniature", "nodes", "engine")  # folders, the longest way first
 
 

@@ -25,11 +25,11 @@ LISTENS = "0A"  # the state of a listening socket in /proc/net/tcp
 class Program:
     """`python -m cluster ARGUMENTS`, on a port that is free. What it says is in `words`."""
 
-    def __init__(self, *arguments: str, port: int = 0, **environment: str) -> None:
+    def __init__(self, *arguments: str, port: int = 0, environment: dict[str, str] | None = None) -> None:
         self.port = port or free_port()
         self.process = subprocess.Popen([sys.executable, "-m", "cluster", *arguments, "--port", str(self.port)], cwd=ROOT, text=True,
                                         errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        env={**os.environ, **environment})
+                                        env={**os.environ, **(environment or {})})
         self.words = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

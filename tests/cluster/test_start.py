@@ -69,7 +69,7 @@ def ray(place: Path) -> Iterator[Head]:
 def acting(place: Path, head: Head, *more: str, **act: str) -> Program:
     """A gateway on `head`, whose worker's ComfyUI acts so."""
     (place / "ComfyUI" / "act.json").write_text(json.dumps(act))
-    return Program("gateway", f"--address={head.address}", f"--state={place / 'alone'}", *more, **environment(place / "token"))
+    return Program("gateway", f"--address={head.address}", f"--state={place / 'alone'}", *more, environment=environment(place / "token"))
 
 
 def refused(program: Program, *words: str) -> None:
@@ -92,11 +92,9 @@ def refuses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     def why(*more: str, comfyui: Path = FAKE, python: str = sys.executable, port: int | None = None) -> str:
         monkeypatch.setattr(sys, "argv", ["cluster", "up", "--comfyui", str(comfyui), "--python", python, "--state", str(tmp_path / "state"),
                                           "--port", str(port or free_port()), *more])
-        try:
-            status = main()
-        except SystemExit as end:  # argparse's
-            status = end.code
-        assert status == WRONG
+        with pytest.raises(SystemExit) as end:  # argparse's, or as the program does it
+            sys.exit(main())
+        assert end.value.code == WRONG
         return capsys.readouterr().err
 
     return why
@@ -135,7 +133,7 @@ def test_what_ray_says_is_said(tmp_path: Path) -> None:
     """A path that is too long for its sockets."""
     folder = tmp_path / ("long" * 25)
     folder.mkdir()
-    refused(up(tmp_path / "state", "--workers", "1", TMPDIR=str(folder)), "Ray did not start", "AF_UNIX")
+    refused(up(tmp_path / "state", "--workers", "1", environment={"TMPDIR": str(folder)}), "Ray did not start", "AF_UNIX")
     assert folders(folder) == set()
 
 
@@ -144,7 +142,7 @@ def test_what_ray_says_is_said(tmp_path: Path) -> None:
 
 def test_the_state_of_a_running_gateway_is_its_own(running: Program, place: Path) -> None:
     second = Program("gateway", f"--address={address(running)}", f"--state={place / 'running'}", "--workers", "1",
-                     **environment(place / "running" / "ray_token"))
+                     environment=environment(place / "running" / "ray_token"))
     refused(second, str(place / "running"), "--state")
     assert running.post(RUN, {"prompt": "it goes on"})[0] == 200
 
@@ -213,7 +211,7 @@ def test_what_was_put_right_is_seen_by_the_next_gateway(ray: Head, place: Path) 
 def test_nothing_stays_behind(number: signal.Signals, place: Path, tmp_path: Path) -> None:
     """No process, and no folder but of one that was killed, which the next start removes."""
     folder = Path(tempfile.mkdtemp())  # pytest's names are too long for Ray's sockets
-    program = up(tmp_path, "--workers", "1", TMPDIR=str(folder))
+    program = up(tmp_path, "--workers", "1", environment={"TMPDIR": str(folder)})
     program.until("1 of 1 worker ready")
     members = family(program.process.pid)
     assert len(members) > 5
