@@ -43,8 +43,8 @@ def main() -> int:
     commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
                         "further arguments go to pytest, and then only pytest runs")
     commands.add_parser("check", help="the fast door: lint, type check and the engine's tests, in a minute and a half")
-    bench = commands.add_parser("bench", help="measure a claim: python dev.py bench sampling; further arguments go to tests/bench_NAME.py")
-    bench.add_argument("name", choices=sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests").glob("bench_*.py")))
+    bench = commands.add_parser("bench", help="measure a claim: python dev.py bench sampling; further arguments go to bench_NAME.py below tests")
+    bench.add_argument("name", choices=sorted(benches()))
     add_cluster(commands.add_parser("cluster", help="many GPUs behind one address, on this machine, until Ctrl-C: docs/cluster.md"))
     commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
                         add_help=False)
@@ -64,7 +64,8 @@ def main() -> int:
     if options.command == "calibrate":
         return host.call("tests/calibrate.py", *(["--own-models"] if host.own_models else []), *rest)
     if options.command == "bench":
-        return host.call(f"tests/bench_{options.name}.py", *rest)
+        path = benches()[options.name]
+        return subprocess.call([cluster_python(), path, *rest], cwd=ROOT) if path.is_relative_to(CLUSTER_TESTS) else host.call(str(path), *rest)
     if options.command == "miniature":
         return host.call("-m", f"miniature.{options.name}", *rest)
     if options.command == "demo":
@@ -74,6 +75,10 @@ def main() -> int:
     if options.command == "check":
         return run_checks(host) or run_pytest(host, QUICK)
     return (0 if rest else run_checks(host)) or run_tests(host, rest)
+
+
+def benches() -> dict[str, Path]:
+    return {path.stem.removeprefix("bench_"): path for folder in (ROOT / "tests", CLUSTER_TESTS) for path in folder.glob("bench_*.py")}
 
 
 def add_cluster(cluster: argparse.ArgumentParser) -> None:
@@ -145,7 +150,7 @@ def run_tests(host: Host, pytest_arguments: list[str]) -> int:
     if os.name == "nt" or host.packages:
         return run_pytest(host, pytest_arguments)
     if any(path.is_relative_to(CLUSTER_TESTS) for path in chosen(pytest_arguments)):
-        return subprocess.call([str(cluster_python()), "-m", "pytest", f"--confcutdir={CLUSTER_TESTS}", *pytest_arguments], cwd=ROOT)
+        return subprocess.call([str(cluster_python()), "-m", "pytest", "-c", str(CLUSTER_TESTS / "pytest.ini"), *pytest_arguments], cwd=ROOT)
     return run_pytest(host, pytest_arguments, WAN22_CLUSTER_PYTHON=str(cluster_python()))
 
 

@@ -59,7 +59,7 @@ def expected(request: Request) -> bytes:
     spec = importlib.util.spec_from_file_location("fake", FAKE / "main.py")
     assert spec is not None and spec.loader is not None
     spec.loader.exec_module(fake := importlib.util.module_from_spec(spec))
-    return bytes(fake.video(TextToVideoInput(prompt=request.prompt, seed=request.seed), request.seed))
+    return bytes(fake.video(TextToVideoInput.model_validate({"prompt": request.prompt, "seed": request.seed}), request.seed))
 
 
 async def order(machine: Machine, number: int, seconds: float, chance: random.Random) -> list[Request]:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.attempts import Attempt, Begun, Ended, Event, Introduction, LogLine, Piece, WorkerLost
 from cluster.gateway.dispatch import Dispatcher
@@ -59,7 +60,7 @@ class SimulatedPool:
             del self._ends[worker]
 
     async def _wait(self, end: "asyncio.Future[str]", seconds: float) -> None:
-        held = asyncio.create_task(self.free.wait())
+        held: asyncio.Future[Any] = asyncio.ensure_future(self.free.wait())
         await asyncio.wait([held, end], return_when=asyncio.FIRST_COMPLETED)
         if not end.done():
             await asyncio.wait([end], timeout=seconds)

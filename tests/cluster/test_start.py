@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from machine import FAKE, PATIENCE, RUN, Program, alive, doors, ending, family, folders, up, wait_for
 
 from cluster.__main__ import main
 from cluster.on_ray.actor import COMFYUI, PYTHON
@@ -19,7 +20,6 @@ from cluster.on_ray.head import Head, environment, make_token
 from cluster.run_gateway import WRONG
 from cluster.worker.child import free_port
 from nodes.api.version import pack_version
-from tests.cluster.machine import FAKE, PATIENCE, RUN, Program, alive, doors, ending, family, folders, up, wait_for
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 EVERYWHERE = "00000000"

@@ -106,7 +106,11 @@ def test_the_end_of_a_comfyui_is_told(tmp_path: Path) -> None:
         child, ended = Child(FAKE, {}), asyncio.Event()
         await child.up(60)
         loop = asyncio.get_running_loop()
-        child.tell(lambda: loop.call_soon_threadsafe(ended.set))
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(ended.set)
+
+        child.tell(tell)
         assert not ended.is_set()
         child.process.kill()
         await asyncio.wait_for(ended.wait(), SOON)
