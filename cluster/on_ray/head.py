@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +11,7 @@ import time
 from pathlib import Path
 
 from ..worker.child import LEASH, StartFailed, free_port
+from . import guard
 from .pool import RESOURCE
 
 PACK = Path(__file__).parents[2]
@@ -20,7 +19,6 @@ LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80_000_000  # pieces of videos on their way
 START_SECONDS = 120
 STOP_SECONDS = 2.0  # with workers Ray waits for ever, and there is nothing that they would save
-CLEARED_SECONDS = 5.0  # until the system has cleared away who was killed
 DEAD_SECONDS = 20  # that nothing is heard of the head, until it is taken for dead
 
 
@@ -54,6 +52,8 @@ class Head:
             self._process = subprocess.Popen([sys.executable, str(LEASH), str(os.getpid()), *self._command(workers)], stdin=subprocess.DEVNULL,
                                              stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment(token), **host},
                                              start_new_session=True)
+        self._guard = subprocess.Popen([sys.executable, guard.__file__, str(self._process.pid), str(self._folder)], stdin=subprocess.PIPE,
+                                       start_new_session=True)
         end = time.monotonic() + START_SECONDS
         while b"--block" not in log.read_bytes():
             if not self.is_up or time.monotonic() > end:
@@ -77,25 +77,10 @@ class Head:
         """Its processes and their folder are gone afterwards; other Rays of this machine stay."""
         if not self._folder.exists():
             return  # it was stopped before, and another program may have its number now
-        ours = session(self._process.pid)
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        for process in ours | session(self._process.pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
-        end = time.monotonic() + CLEARED_SECONDS
-        while session(self._process.pid) and time.monotonic() < end:
-            time.sleep(0.05)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def session(leader: int) -> set[int]:
-    """The processes of a session, where /proc tells them."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError):
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == leader:
-                found.add(int(stat.parent.name))
-    return found
+        guard.end(self._process.pid)
+        self._guard.communicate()
