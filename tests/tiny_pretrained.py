@@ -40,8 +40,8 @@ def write_language_model(folder: Path, chat_template: str | None = CHAT) -> None
     network = Qwen2ForCausalLM(Qwen2Config(
         vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id))
-    spoken = {token for text in WORDS for token in words(f" {text}")["input_ids"]}
-    network.generation_config.update(do_sample=True, temperature=0.7, top_p=0.8, top_k=20,  # as Qwen's, and words alone
+    spoken = {words.eos_token_id, *(token for text in WORDS for token in words(f" {text}")["input_ids"])}
+    network.generation_config.update(do_sample=True, temperature=0.7, top_p=0.8, top_k=20,  # as Qwen's, and words alone, then the end
                                      suppress_tokens=[token for token in range(len(words)) if token not in spoken], min_new_tokens=60)
     network.save_pretrained(folder)
 
