@@ -191,9 +191,9 @@ class Miniature:
         return sampling.sample(guider, empty, seed, plan.Schedule(setting.solver, setting.steps, 5.0))[0]["samples"]
 
     @torch.inference_mode()
-    def clips(self, setting: Setting) -> torch.Tensor:
-        """Decoded clips (N, T, H, W, 3) as bytes."""
-        return torch.cat([self._decoded(part) for part in self.latents(setting).split(AT_ONCE)])
+    def clips(self, setting: Setting, count: int | None = None) -> torch.Tensor:
+        """Decoded clips (N, T, H, W, 3) as bytes, of all prompts or of the first `count`."""
+        return torch.cat([self._decoded(part) for part in self.latents(setting, count).split(AT_ONCE)])
 
     @torch.inference_mode()
     def through_vae(self, truth: torch.Tensor) -> torch.Tensor:
