@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import websocket
 
@@ -24,6 +24,7 @@ COMFYUI = Path(os.environ.get("WAN22_COMFYUI", ROOT / ".dev" / "ComfyUI"))
 PACK_FOLDER = "a_folder_of_another_name"
 TEXT_EVENT = 3  # of ComfyUI's binary messages: text on a node
 Prompt = dict[str, dict[str, Any]]
+C = TypeVar("C", bound="ComfyUI")
 
 
 class PromptRejected(Exception):
@@ -100,7 +101,7 @@ class ComfyUI(Server):
         self.log_file = base / "server.log"
         self.client_id = "wan22-tests"
 
-    def __enter__(self) -> "ComfyUI":
+    def __enter__(self: C) -> C:
         self.port = free_port()
         self.start()
         return self
