@@ -21,7 +21,7 @@ from hosted_contract import REQUESTS
 from proxy import nginx
 
 CLUSTER_PYTHON = Path(os.environ.get("WAN22_CLUSTER_PYTHON", ROOT / ".dev" / "cluster-venv" / "bin" / "python"))
-NO_CLUSTER_PYTHON = f"the cluster's Python is not installed: {CLUSTER_PYTHON.name} of WAN22_CLUSTER_PYTHON or .dev/cluster-venv"
+NO_CLUSTER_PYTHON = "the cluster's Python is not installed: WAN22_CLUSTER_PYTHON, or .dev/cluster-venv"
 PATIENCE = 300  # seconds
 TLS = """
   server {{
@@ -37,7 +37,6 @@ class OneComfyUI(ComfyUI):
 
     workers = 1
     videos = "/view"
-    goes_on = False  # with the jobs that a kill interrupts
 
     @property
     def uploads(self) -> Path:
@@ -74,7 +73,6 @@ class Gateway(Server):
 
     workers = 2
     videos = "/videos"
-    goes_on = True
 
     def __init__(self, base: Path, settings: dict[str, Any] | None = None, *arguments: str, certificate: Path | None = None) -> None:
         super().__init__(certificate and certificate / "authority.pem")
@@ -130,7 +128,7 @@ class Gateway(Server):
     def _wait_for_workers(self) -> None:
         client = Client(self, self._keys[0])
         for _ in self._looks():
-            if all(worker["state"] == "free" for worker in client.call("GET", "/cluster").body["workers"]):
+            if [worker["state"] for worker in client.call("GET", "/cluster").body["workers"]] == ["free"] * self.workers:
                 return
 
     def _looks(self) -> Iterator[None]:
