@@ -71,7 +71,7 @@ def test_a_private_job_leaves_no_text(alice: Customer, service: ApiServer, fresh
     result = alice.result(private)
     assert (result.status, result.body["prompt"]) == (200, secret)
     clip = alice.download(result.body["video"]["url"], tmp_path / "private.mp4")
-    assert clip.stat().st_size == result.body["video"]["file_size"] and not list((service.base / "output").rglob("*.part"))
+    assert clip.stat().st_size == result.body["video"]["file_size"] and not list((service.base / "output").rglob(f"{private}*.part"))
     kept = [path.read_bytes() for path in service.kept(private)] + [clip.read_bytes()]
     assert len(kept) == 2 and not any(secret.encode() in content for content in kept)
     assert secret not in service.shown()
