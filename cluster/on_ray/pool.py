@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from nodes.api.version import pack_version
+from nodes.api.version import version_on_disk
 from nodes.engine.log import log
 
 from ..attempts import Attempt, Ended, Event, Introduction, WorkerLost
@@ -126,7 +126,7 @@ async def _introduced(seat: Seat) -> Introduction:
         about: Introduction = await seat.actor.introduce.remote()
     finally:
         loading.cancel()
-    check(about)
+    await asyncio.to_thread(check, about)
     for lack in about.lacks:
         log.warning("%s on %s: %s", seat.name, about.host, lack)
     return about
@@ -171,8 +171,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def check(about: Introduction) -> None:
-    """StartFailed for a worker whose pack is another one."""
+    """StartFailed for a worker whose pack is another one than the gateway's now: after an update the workers come first, one after the other."""
+    own = version_on_disk()
     for version, what in ((about.own_version, "worker"), (about.version, "ComfyUI")):
-        if version != pack_version():
-            raise StartFailed(f"The pack in the {what} on {about.host} is {version}, the gateway's is {pack_version()}. Have the same commit on all "
-                              "hosts.")
+        if version != own:
+            raise StartFailed(f"The pack in the {what} on {about.host} is {version}, the gateway's is {own}. Have the same commit on all hosts.")

@@ -10,7 +10,12 @@ CODE = ("nodes/**/*.py", "subgraphs/*.json")  # what decides about a video
 
 
 @functools.cache
-def pack_version(pack: Path = PACK) -> str:
+def pack_version() -> str:
+    """Of the pack that this process runs, which may have been updated since."""
+    return version_on_disk()
+
+
+def version_on_disk(pack: Path = PACK) -> str:
     """Such as 0.1.0+1f0c3a9b24d7e655; equal where number and code are."""
     number = re.search(r'^version = "([^"]+)"', (pack / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     digest = hashlib.sha256()

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from wan22.api.version import PACK, pack_version
+from wan22.api.version import pack_version, version_on_disk
 
 
 def test_the_version_follows_number_and_code(tmp_path: Path) -> None:
@@ -14,9 +14,9 @@ def test_the_version_follows_number_and_code(tmp_path: Path) -> None:
         (pack / "nodes" / "deep" / "a.py").write_bytes(code)
         (pack / "README.md").write_text(readme)
         (pack / "pyproject.toml").write_text(f'[project]\nversion = "{number}"\n')
-        return pack_version.__wrapped__(pack)
+        return version_on_disk(pack)
 
     first = written("a")
     assert first.startswith("0.1.0+") and first == written("b", code=b"x = 1\r\n", readme="other")
     assert len({first, written("a", number="0.2.0"), written("a", code=b"x = 2\n")}) == 3
-    assert pack_version() == pack_version(PACK)
+    assert pack_version() == version_on_disk()
