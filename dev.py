@@ -5,6 +5,7 @@ Needs nothing but Python 3.10 or newer. Everything it makes lies in `.dev` besid
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -13,8 +14,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent
 STATE = ROOT / ".dev"
@@ -25,6 +29,7 @@ SHARED_OUT = ["--numprocesses", str(min(4, max(2, os.cpu_count() or 2))), "--dis
 QUICK = [*SHARED_OUT, "tests/engine", "tests/api", "--ignore=tests/api/local"]  # what `check` runs: no ComfyUI, no server, no browser
 KIT = ROOT.parent  # where `gpu --pack` put this pack, if it did: ComfyUI and wheels lie beside it
 CLUSTER_TESTS = ROOT / "tests" / "cluster"
+SELECTIONS = ("-k", "-m", "--co", "--lf", "--ff", "--last-failed")  # of some tests by other words than their path
 IN_VENV = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 
@@ -146,12 +151,32 @@ def run_checks(host: Host) -> int:
 
 
 def run_tests(host: Host, pytest_arguments: list[str]) -> int:
-    """pytest; those of tests/cluster where they are chosen, with the cluster's own Python."""
+    """pytest; that of tests/cluster with the cluster's own Python: alone where it is chosen, beside the others where all tests run, since it waits
+    most of its time."""
     if os.name == "nt" or host.packages:
         return run_pytest(host, pytest_arguments)
+    of_the_cluster = [str(cluster_python()), "-m", "pytest", "-c", str(CLUSTER_TESTS / "pytest.ini")]
     if any(path.is_relative_to(CLUSTER_TESTS) for path in chosen(pytest_arguments)):
-        return subprocess.call([str(cluster_python()), "-m", "pytest", "-c", str(CLUSTER_TESTS / "pytest.ini"), *pytest_arguments], cwd=ROOT)
-    return run_pytest(host, pytest_arguments, WAN22_CLUSTER_PYTHON=str(cluster_python()))
+        return subprocess.call([*of_the_cluster, *pytest_arguments], cwd=ROOT)
+    if chosen(pytest_arguments) or any(argument.startswith(SELECTIONS) for argument in pytest_arguments):
+        return run_pytest(host, pytest_arguments, WAN22_CLUSTER_PYTHON=str(cluster_python()))
+    with tempfile.TemporaryFile("w+") as output, beside([*of_the_cluster, str(CLUSTER_TESTS)], output) as cluster:
+        code = run_pytest(host, pytest_arguments, WAN22_CLUSTER_PYTHON=str(cluster_python()))
+        code = cluster.wait() or code
+        output.seek(0)
+        print("tests/cluster", output.read(), sep="\n", flush=True)
+    return code
+
+
+@contextlib.contextmanager
+def beside(command: list[str], output: IO[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A program that runs meanwhile, and not longer."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def run_pytest(host: Host, pytest_arguments: list[str], **defaults: str) -> int:

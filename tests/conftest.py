@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import pytest
 
 import precision
@@ -14,8 +15,10 @@ import tiny_weights
 import workflows
 from comfyui import ROOT, ComfyUI, Prompt, folder_table, folder_table_kept, import_comfyui, import_pack, link, prepare_base
 
-LANES = ("server", "cluster_python", "endpoint", "service", "gateway")  # fixtures that are a running ComfyUI, or many, the longest way first
-collect_ignore = ["cluster"]  # it needs Ray, which is not here: test_cluster.py
+LANES = ("server", "endpoint", "service", "gateway")  # fixtures that are a running ComfyUI, or many, the longest way first
+collect_ignore = ["cluster"]  # it needs Ray, which is not here: dev.py runs it beside this
+hypothesis.settings.register_profile("any machine", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
 HEAVY = ("miniature", "nodes", "engine")  # folders, the longest way first
 
 

@@ -88,15 +88,15 @@ def test_a_cancelled_job_leaves_its_worker_to_the_next(gateway: Gateway) -> None
 
 
 def test_a_killed_comfyui_costs_nobody_the_video_of_the_seed(gateway: Gateway, run: Run, pixels: Any) -> None:
-    with ThreadPoolExecutor(3) as clients:
-        calls = [clients.submit(run, "subscribe", {**VIDEO, "seed": seed, "num_inference_steps": 8}) for seed in (1, 2, 3)]
+    with ThreadPoolExecutor(2) as clients:
+        calls = [clients.submit(run, "subscribe", {**VIDEO, "seed": seed, "num_inference_steps": 4}) for seed in (1, 2)]
         while len(gateway.jobs()[0]) < gateway.workers:
             assert not all(call.done() for call in calls)
         os.kill(next(iter(gateway.comfyuis())), signal.SIGKILL)
         answers = [call.result() for call in calls]
     made = [pixels(result) for result, _ in answers]
-    assert [result["seed"] for result, _ in answers] == [1, 2, 3]
+    assert [result["seed"] for result, _ in answers] == [1, 2]
     assert any("Another one begins again" in line for _, lines in answers for line in lines)
-    assert differ(made[0], made[1]) and differ(made[1], made[2])
+    assert differ(made[0], made[1])
     lost = next(number for number, (_, lines) in enumerate(answers) if any("Another one begins again" in line for line in lines))
-    assert not differ(made[lost], pixels(run("run", {**VIDEO, "seed": lost + 1, "num_inference_steps": 8})[0]))
+    assert not differ(made[lost], pixels(run("run", {**VIDEO, "seed": lost + 1, "num_inference_steps": 4})[0]))
