@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,6 +58,13 @@ def shown(lora: dict[str, Any]) -> str:
     """A LoRA of a request in a few words. Of an address only host and file: what stands between may be a secret."""
     path, name = str(lora["path"]), str(lora.get("weight_name") or "")
     if ":/" in path:
-        address = urlsplit(path)
-        path = f"{address.hostname or '?'}/.../{address.path.rstrip('/').rpartition('/')[2]}"
+        path = f"{_host(path)}/.../{re.split('[?#]', path)[0].rstrip('/').rpartition('/')[2]}"
     return f"{path[-120:]}{'/' + name[-120:] if name else ''} x {lora.get('scale', 1.0):g}, {lora.get('transformer', 'high')}"
+
+
+def _host(address: str) -> str:
+    """Of an upload's address it may be anything: only the secret in it is looked at."""
+    try:
+        return urlsplit(address).hostname or "?"
+    except ValueError:
+        return "?"

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
 from gateways import Gateway, done, running, until
 from simulated import video
 
@@ -14,6 +17,11 @@ from cluster.settings import ClusterSettings, ResultRules
 from nodes.api.errors import InvalidRequest, NotFound, QueueFull
 from nodes.api.headers import Preferences
 from nodes.api.jobs.job import COMPLETED, IN_PROGRESS, IN_QUEUE
+
+
+def smallest_lora() -> bytes:
+    header = json.dumps({"blocks.0.lora_A.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(4)
 
 
 def test_a_good_answer_names_the_gateways_own_video(tmp_path: Path) -> None:
@@ -248,4 +256,19 @@ def test_old_videos_make_room_for_new_ones_and_go_when_their_time_is_over(tmp_pa
             await asyncio.sleep(0.02)
             videos.delete_what_is_over()
             assert videos.path(brief.request_id) is None and videos.path(jobs[3].request_id) is not None
+    asyncio.run(use())
+
+
+def test_an_upload_address_of_a_strange_host_stops_nobody(tmp_path: Path) -> None:
+    """Of such an address only the secret in it counts, so its host may be what no host can be."""
+    async def use() -> None:
+        async with running(tmp_path, "w") as gateway:
+            uploads, content = gateway.service.uploads, smallest_lora()
+            path = uploads.begin("style.safetensors")
+            stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16)
+            stream.feed_data(content)
+            stream.feed_eof()
+            await uploads.receive(path.split("/")[-2], stream, len(content))
+            job = await gateway.submit(loras=[{"path": f"http://[{path}"}])
+            await done(job, await gateway.submit("behind"))
     asyncio.run(use())
