@@ -153,6 +153,8 @@ class ClusterService:
     async def _try(self, request_id: str, worker: Worker) -> None:
         """One attempt at a job. It never raises."""
         job = self.store.jobs[request_id]
+        if job.unwanted or job.late:  # since it left the line
+            return await self._complete(job, _not_wanted(job))
         job.attempts += 1
         attempt = Attempt(request_id, f"{request_id} {self._start} {job.attempts}", job.request or {}, job.headers(), job.files)
         self._attempts[request_id] = worker.name, attempt

@@ -272,3 +272,19 @@ def test_an_upload_address_of_a_strange_host_stops_nobody(tmp_path: Path) -> Non
             job = await gateway.submit(loras=[{"path": f"http://[{path}"}])
             await done(job, await gateway.submit("behind"))
     asyncio.run(use())
+
+
+def test_a_cancel_between_the_line_and_the_worker_is_heard(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with running(tmp_path, "w") as gateway:
+            gateway.pool.free.clear()
+            job, dispatcher = await gateway.submit(), gateway.service.dispatcher
+            while dispatcher.handed_out == 0:
+                await asyncio.sleep(0)
+            assert not gateway.pool.attempts, "it has left the line, and no worker has it"
+            gateway.service.cancel(job)
+            await done(job)
+            assert job.answer is not None and job.answer.status == 499
+            gateway.pool.free.set()
+            await done(await gateway.submit("after"))
+    asyncio.run(use())
