@@ -25,17 +25,20 @@ class Run:
     def __init__(self, client: Client, attempt: Attempt) -> None:
         self.attempt, self._client = attempt, client
         self._events: asyncio.Queue[Event | Broken] = asyncio.Queue(HELD_EVENTS)
-        self._asked, self._unwanted, self._id = time.monotonic(), False, ""
+        self._asked, self._unwanted, self._stopped, self._id = time.monotonic(), False, False, ""
         self._task = asyncio.create_task(self._make())
         self._watch = asyncio.create_task(self._stop_when_orphaned())
 
     async def events(self) -> list[Event]:
-        """What happened since the last call, as soon as something has, or nothing after a while. Broken where there is no way on."""
+        """What happened since the last call, as soon as something has, or nothing after a while. Broken where there is no way on, LeaseOver where
+        it was stopped: pieces are lost then, and its end is no answer to anybody."""
         self._asked = time.monotonic()
         try:
-            news = [await asyncio.wait_for(self._events.get(), ASKED_EVERY)]
+            news = [] if self._stopped else [await asyncio.wait_for(self._events.get(), ASKED_EVERY)]
         except asyncio.TimeoutError:
             return []
+        if self._stopped:
+            raise LeaseOver(self.attempt.lease)
         while not self._events.empty():
             news.append(self._events.get_nowait())
         self._asked = time.monotonic()
@@ -52,6 +55,7 @@ class Run:
 
     async def stop(self) -> None:
         """Cancel it, and return once its ComfyUI is free."""
+        self._stopped = True
         await self.cancel()
         while not self._task.done():
             with contextlib.suppress(asyncio.QueueEmpty):  # nobody reads any more, and a full queue would hold it up
@@ -69,7 +73,7 @@ class Run:
                 await self.cancel()
             async for event in self._client.follow(self._id):
                 await self._events.put(event)
-        except (aiohttp.ClientError, asyncio.TimeoutError, Broken, ValueError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 whatever it was, who asks must not wait for ever
             await self._events.put(Broken(f"{type(error).__name__}: {error}"))
 
     async def _stop_when_orphaned(self) -> None:

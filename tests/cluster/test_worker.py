@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,8 @@ from cluster.worker import worker as module
 from cluster.worker.child import Child, Place, StartFailed, remove_the_dead
 from cluster.worker.client import Broken, Client
 from cluster.worker.worker import LeaseOver, Worker
+from nodes.api.errors import Cancelled
+from nodes.api.jobs.job import Answer
 
 FAKE = Place(Path(__file__).with_name("fake_comfyui"), Path(sys.executable))
 SOON = 20.0
@@ -161,3 +164,58 @@ def test_a_comfyui_ends_with_its_worker(tmp_path: Path) -> None:
         await asyncio.wait_for(gone(), SOON)
     asyncio.run(use())
     remove_the_dead()
+
+
+class Endless:
+    """A ComfyUI whose job ends when it is cancelled, or `fails` as no other does."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.cancelled = fails, asyncio.Event()
+
+    async def submit(self, attempt: Attempt) -> str:
+        if self.fails:
+            raise IndexError("what nobody thought of")
+        return "id"
+
+    async def cancel(self, request_id: str) -> None:
+        self.cancelled.set()
+
+    async def follow(self, request_id: str) -> AsyncIterator[Event]:
+        yield Begun()
+        await self.cancelled.wait()
+        yield Ended(Answer.of(Cancelled()))
+
+
+def test_the_end_of_an_orphan_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes back too late, as after a network cut, must not take it for a cancel of the client's."""
+    async def use() -> None:
+        monkeypatch.setattr(module, "LEASE_SECONDS", 0.2)
+        worker = Worker(cast(Client, Endless()))
+        await worker.begin(attempt("a fox"))
+        assert worker._run is not None
+        await asyncio.wait_for(worker._run._task, SOON)
+        with pytest.raises(LeaseOver):
+            await worker.events("lease")
+    asyncio.run(use())
+
+
+def test_who_asks_is_not_told_of_the_end_that_another_made() -> None:
+    async def use() -> None:
+        worker = Worker(cast(Client, Endless()))
+        await worker.begin(attempt("a fox"))
+        await worker.events("lease")
+        asked = asyncio.ensure_future(worker.events("lease"))
+        await asyncio.sleep(0)
+        await worker.clear()
+        with pytest.raises(LeaseOver):
+            await asyncio.wait_for(asked, SOON)
+    asyncio.run(use())
+
+
+def test_an_attempt_that_fails_as_no_other_does_is_broken_and_not_silent() -> None:
+    async def use() -> None:
+        worker = Worker(cast(Client, Endless(fails=True)))
+        await worker.begin(attempt("a fox"))
+        with pytest.raises(Broken, match="IndexError"):
+            await worker.events("lease")
+    asyncio.run(use())
