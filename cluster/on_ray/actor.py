@@ -7,6 +7,7 @@ import shlex
 import socket
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..worker.worker import Worker
 
 COMFYUI, PYTHON, ARGUMENTS = "WAN22_COMFYUI", "WAN22_PYTHON", "WAN22_ARGUMENTS"  # of the host, in the environment of its `ray start`
 LOOKS_EVERY = 10.0  # seconds between two looks for new LoRA files
+WATCHED_FOR = 60.0  # seconds; Ray does not end what a gateway that is gone had called, and each call takes one of a few places
 
 
 class WorkerActor:
@@ -61,8 +63,9 @@ class WorkerActor:
         return list(self._child.lines) if self._child else []
 
     async def change(self, about: Introduction) -> Introduction:
-        """Returns once it would introduce itself in other words; breaks when it ends."""
-        while self._about == about:
+        """Returns once it would introduce itself in other words, or after a while; breaks when it ends."""
+        until = time.monotonic() + WATCHED_FOR
+        while self._about == about and time.monotonic() < until:
             await asyncio.sleep(LOOKS_EVERY)
             with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):  # busy, or about to end
                 self._about = replace(about, loras=tuple(await self._up.client.loras()))

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from nodes.api.version import version_on_disk
 from nodes.engine.log import log
@@ -30,10 +31,11 @@ PIECE_BYTES = 2**20
 
 @dataclass
 class Seat:
-    """A place for a worker, which may be empty: its actor, and what it does there or why it is not there."""
+    """A place for a worker, which may be empty: its actor, what makes it where there is none, and what it does there or why it is not there."""
 
     name: str
     actor: Any
+    make: Callable[[], Any]
     state: str = "waits for a GPU"
     worker: Worker | None = None
     failed: bool = False
@@ -49,7 +51,8 @@ class RayPool:
     async def run_workers(self, dispatcher: Dispatcher) -> None:
         """Have the workers appear at and vanish from the dispatcher, until this is cancelled. Those of an earlier gateway stay, warm as they are."""
         for number in range(1, self._count + 1):
-            self.seats[f"{NAME}{number}"] = Seat(f"{NAME}{number}", self._actor(f"{NAME}{number}"))
+            make = partial(self._actor, f"{NAME}{number}")
+            self.seats[f"{NAME}{number}"] = Seat(f"{NAME}{number}", make(), make)
         self._dismiss_the_others()
         await asyncio.gather(*(_attend(seat, dispatcher) for seat in self.seats.values()))
 
@@ -76,7 +79,7 @@ class RayPool:
                     if isinstance(event, Ended):
                         return
         except (asyncio.TimeoutError, RayError) as error:
-            if not isinstance(error, ActorDiedError):  # one that does not answer as it should is better started anew
+            if not isinstance(error, RayActorError):  # one that does not answer as it should is better started anew; others are started already
                 ray.kill(actor, no_restart=False)
             raise WorkerLost(_first_line(error) if isinstance(error, RayError) else "it did not answer in time") from None
 
@@ -93,7 +96,8 @@ class RayPool:
             try:
                 while worker.job is not None:
                     await asyncio.sleep(AGAIN)
-                ray.kill(seat.actor, no_restart=False)
+                if seat.worker is worker:  # else it is a new one already
+                    ray.kill(seat.actor, no_restart=False)
                 while seat.worker is worker or seat.worker is None and not seat.failed:
                     await asyncio.sleep(AGAIN)
             finally:
@@ -105,14 +109,15 @@ async def _attend(seat: Seat, dispatcher: Dispatcher) -> None:
     while True:
         try:
             about = await _introduced(seat)
-            seat.worker, seat.state, seat.failed = dispatcher.appear(seat.name, about), "ready", False
-            while True:
+            worker = dispatcher.appear(seat.name, about)
+            seat.worker, seat.state, seat.failed = worker, "ready", False
+            while dispatcher.workers.get(seat.name) is worker:  # its job may have taken it for lost
                 about = await seat.actor.change.remote(about)
-                dispatcher.inform(seat.worker, about)
+                dispatcher.inform(worker, about)
         except (RayError, StartFailed) as error:
             if seat.worker is not None:
                 dispatcher.vanish(seat.worker)
-            seat.worker, failed = None, isinstance(error, StartFailed)
+            seat.worker, failed = None, isinstance(error, (StartFailed, ActorDiedError))
             if failed:
                 _fail(seat, error)
             else:
@@ -135,11 +140,15 @@ async def _introduced(seat: Seat) -> Introduction:
 def _fail(seat: Seat, error: Exception) -> None:
     """Say why, once, and begin with a new process: what this one has imported may be what must change."""
     reason = str(error.cause if isinstance(error, RayTaskError) else error)
+    if isinstance(error, ActorDiedError):  # for ever: somebody ended it, or its constructor failed; the last line of Ray's many says why
+        reason = reason.strip().rpartition("\n")[2]
+        seat.actor = seat.make()
     if seat.state != reason:
         log.error("%s cannot start: %s", seat.name, reason)
     seat.state, seat.failed = reason, True
-    with contextlib.suppress(RayError):
-        ray.kill(seat.actor, no_restart=False)
+    if not isinstance(error, ActorDiedError):
+        with contextlib.suppress(RayError):
+            ray.kill(seat.actor, no_restart=False)
 
 
 async def _report(seat: Seat) -> None:
