@@ -189,7 +189,6 @@ class ClusterService:
         if output.video.file_size != video.size:
             raise WorkerLost(f"{video.size} bytes of the video came, and it has {output.video.file_size}")
         url = job.base_url + VIDEO_URL.format(request_id=job.request_id, file_name=output.video.file_name)
-        job.video = f"{job.request_id}.mp4"
         return replace(answer, body=output.model_copy(update={"video": output.video.model_copy(update={"url": url})}).model_dump())
 
     async def _go_on_without(self, worker: Worker, job: ClusterJob, lost: WorkerLost) -> None:
@@ -210,9 +209,9 @@ class ClusterService:
         """First on the disk, then told: whoever has seen the answer gets the same one from every later gateway."""
         if job.answer is not None:
             return
-        done = replace(job)
+        done = replace(job, video=None if answer.status >= 400 else f"{job.request_id}.mp4")
         done.complete(answer)
-        job.answer, job.finished = done.answer, done.finished
+        job.answer, job.finished, job.video = done.answer, done.finished, done.video
         await self._keep(done)
         job.status, job.request, job.files = COMPLETED, None, {}
         job.done.set()

@@ -13,10 +13,11 @@ from gateways import Gateway, done, running, until
 from simulated import video
 
 from cluster.gateway.errors import NoWorkers
+from cluster.gateway.videos import Arriving
 from cluster.settings import ClusterSettings, ResultRules
 from nodes.api.errors import InvalidRequest, NotFound, QueueFull
 from nodes.api.headers import Preferences
-from nodes.api.jobs.job import COMPLETED, IN_PROGRESS, IN_QUEUE
+from nodes.api.jobs.job import COMPLETED, IN_PROGRESS, IN_QUEUE, Job
 
 
 def smallest_lora() -> bytes:
@@ -287,4 +288,21 @@ def test_a_cancel_between_the_line_and_the_worker_is_heard(tmp_path: Path) -> No
             assert job.answer is not None and job.answer.status == 499
             gateway.pool.free.set()
             await done(await gateway.submit("after"))
+    asyncio.run(use())
+
+
+def test_a_video_that_the_disk_does_not_take_is_an_error_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(video: Arriving) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def use() -> None:
+        async with running(tmp_path, "w") as gateway:
+            monkeypatch.setattr(Arriving, "finish", full)
+            job = await gateway.submit()
+            told = list[Job]()
+            monkeypatch.setattr(gateway.service._messenger, "tell", told.append)
+            await done(job)
+            assert job.answer is not None and job.answer.status == 500 and job.video is None and told == [job]
+            await until(lambda: gateway.service.dispatcher.workers["w"].job is None)
+            assert gateway.service.answers == {500: 1}
     asyncio.run(use())
