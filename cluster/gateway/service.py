@@ -51,6 +51,7 @@ class ClusterService:
         self._uploads, self._downloader = Uploads(folder / "uploads", settings.uploads), Downloader(folder, settings.downloads)
         self._messenger = Messenger(folder, settings.webhooks, self._keep)
         self._attempts: dict[str, tuple[str, Attempt]] = {}  # which worker has which job
+        self._timeouts: dict[str, asyncio.TimerHandle] = {}  # of jobs that must start in time
         self._start, self._tasks = secrets.token_hex(4), set[asyncio.Task[None]]()
         self.answers: Counter[int] = Counter()  # by HTTP status, since the start
         self.lost = 0  # workers under a job, since the start
@@ -113,7 +114,9 @@ class ClusterService:
     def _wait(self, job: ClusterJob) -> None:
         self.line.join(job.request_id, job.priority, job.arrival)
         if (seconds := job.preferences.start_seconds) is not None:
-            asyncio.get_running_loop().call_later(max(0.0, job.arrival + seconds - time.time()), self._give_up_waiting, job)
+            self._drop_timeout(job)
+            wait = max(0.0, job.arrival + seconds - time.time())
+            self._timeouts[job.request_id] = asyncio.get_running_loop().call_later(wait, self._give_up_waiting, job)
         self.dispatcher.look()
 
     def job(self, request_id: str, owner: str) -> ClusterJob:
@@ -123,6 +126,11 @@ class ClusterService:
         """Out of the line, or off its worker; its result is Cancelled then, unless it is complete already."""
         job.unwanted = True
         self._end(job)
+
+    def _drop_timeout(self, job: ClusterJob) -> None:
+        """It may be set for years, and holds the job."""
+        if (timeout := self._timeouts.pop(job.request_id, None)) is not None:
+            timeout.cancel()
 
     def _give_up_waiting(self, job: ClusterJob) -> None:
         """The start timeout is over: what still waits, in line or on its way to a worker, ends with an error; what runs goes on."""
@@ -209,6 +217,7 @@ class ClusterService:
         """First on the disk, then told: whoever has seen the answer gets the same one from every later gateway."""
         if job.answer is not None:
             return
+        self._drop_timeout(job)
         done = replace(job, video=None if answer.status >= 400 else f"{job.request_id}.mp4")
         done.complete(answer)
         job.answer, job.finished, job.video = done.answer, done.finished, done.video

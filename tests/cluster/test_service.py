@@ -1,8 +1,10 @@
 """What a gateway promises of an accepted job: one answer, of the first worker that can give it, in the order of arrival, whatever ends meanwhile."""
 
 import asyncio
+import gc
 import json
 import struct
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -305,4 +307,17 @@ def test_a_video_that_the_disk_does_not_take_is_an_error_that_is_told(tmp_path: 
             assert job.answer is not None and job.answer.status == 500 and job.video is None and told == [job]
             await until(lambda: gateway.service.dispatcher.workers["w"].job is None)
             assert gateway.service.answers == {500: 1}
+    asyncio.run(use())
+
+
+def test_nothing_of_a_forgotten_job_stays_in_memory(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with running(tmp_path, "w", settings=ClusterSettings(kept_jobs=1)) as gateway:
+            job = await gateway.submit(preferences=Preferences(start_seconds=86400))
+            await done(job)
+            await done(await gateway.submit("the only one that is kept"))
+            await until(lambda: job.request_id not in gateway.service.store.jobs)
+            there = weakref.ref(job)
+            del job
+            await until(lambda: gc.collect() >= 0 and there() is None)
     asyncio.run(use())
