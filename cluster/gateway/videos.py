@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nodes.api.jobs.job import Job
+from nodes.api.jobs.store import sync
 
 from ..settings import ResultRules
 
@@ -72,6 +73,7 @@ class Videos:
                     await asyncio.to_thread(video.finish)
             if video.size:
                 part.replace(part.with_suffix(SUFFIX))
+                await asyncio.to_thread(sync, self.folder)
         finally:
             part.unlink(missing_ok=True)
 

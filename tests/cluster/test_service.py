@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import json
+import os
 import struct
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -313,11 +315,32 @@ def test_a_video_that_the_disk_does_not_take_is_an_error_that_is_told(tmp_path: 
 def test_nothing_of_a_forgotten_job_stays_in_memory(tmp_path: Path) -> None:
     async def use() -> None:
         async with running(tmp_path, "w", settings=ClusterSettings(kept_jobs=1)) as gateway:
-            job = await gateway.submit(preferences=Preferences(start_seconds=86400))
-            await done(job)
-            await done(await gateway.submit("the only one that is kept"))
-            await until(lambda: job.request_id not in gateway.service.store.jobs)
-            there = weakref.ref(job)
-            del job
+            async def forgotten() -> "weakref.ref[Job]":
+                job = await gateway.submit(preferences=Preferences(start_seconds=86400))
+                await done(job, await gateway.submit("the only one that is kept"))
+                await until(lambda: job.request_id not in gateway.service.store.jobs)
+                return weakref.ref(job)
+
+            there = await forgotten()
             await until(lambda: gc.collect() >= 0 and there() is None)
+    asyncio.run(use())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_names_are_on_the_disk_as_the_content_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut right after an answer may take what was renamed and whose folder was not synced."""
+    synced, real = list[tuple[str, set[str]]](), os.fsync
+
+    def fsync(file: int) -> None:
+        real(file)
+        place = Path(f"/proc/self/fd/{file}").readlink()
+        synced.append((place.name, {entry.suffix for entry in place.iterdir()} if place.is_dir() else set()))
+
+    async def use() -> None:
+        async with running(tmp_path, "w") as gateway:
+            monkeypatch.setattr(os, "fsync", fsync)
+            job = await gateway.submit()
+            assert synced and synced[-1][0] == "requests" and ".json" in synced[-1][1]
+            await done(job)
+            assert any(name == "videos" and ".mp4" in suffixes for name, suffixes in synced) and synced[-1][0] == "requests"
     asyncio.run(use())

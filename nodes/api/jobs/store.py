@@ -117,6 +117,7 @@ class JobStore(Generic[J]):
                 file.flush()
                 os.fsync(file.fileno())
             written.replace(self.folder / f"{request_id}.json")
+            sync(self.folder)
         finally:
             written.unlink(missing_ok=True)
 
@@ -140,3 +141,13 @@ class JobStore(Generic[J]):
             _, request_id = heapq.heappop(self._oldest)
             if request_id in self._done:
                 self.forget(self.jobs[request_id])
+
+
+def sync(folder: Path) -> None:
+    """Have the names in it on the disk: after a power cut a file whose content alone is there has its earlier name. Windows does it itself."""
+    if os.name == "posix":
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
