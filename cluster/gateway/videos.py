@@ -49,7 +49,7 @@ class Videos:
 
     def restore(self, jobs: Mapping[str, Job]) -> None:
         """What is there of these jobs; files of others, and of half videos, go."""
-        for file in sorted(self.folder.iterdir(), key=lambda file: file.stat().st_mtime):
+        for file in sorted(filter(Path.is_file, self.folder.iterdir()), key=lambda file: file.stat().st_mtime):
             job = jobs.get(file.stem)
             if file.suffix == SUFFIX and job is not None and job.answer is not None:
                 self.keep(job, file.stat().st_size)

@@ -344,3 +344,13 @@ def test_names_are_on_the_disk_as_the_content_is(tmp_path: Path, monkeypatch: py
             await done(job)
             assert any(name == "videos" and ".mp4" in suffixes for name, suffixes in synced) and synced[-1][0] == "requests"
     asyncio.run(use())
+
+
+def test_a_folder_among_the_videos_keeps_no_gateway_from_starting(tmp_path: Path) -> None:
+    """Such as lost+found, where the videos have a disk of their own."""
+    (tmp_path / "videos" / "lost+found").mkdir(parents=True)
+
+    async def use() -> None:
+        async with running(tmp_path, "w") as gateway:
+            await done(await gateway.submit())
+    asyncio.run(use())
