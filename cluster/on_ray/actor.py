@@ -82,13 +82,16 @@ class WorkerActor:
         await self._up.cancel(lease)
 
     async def lacks(self, addresses: list[str]) -> list[str]:
-        """Those of the gateway's uploads that were not sent here."""
+        """Those of the gateway's uploads that were not sent here. Of one that broke off, as with its gateway, nothing stays: it comes anew."""
+        for address in addresses:
+            if (part := self._arriving.pop(address, None)) is not None:
+                part.unlink(missing_ok=True)
         return [address for address in addresses if not self._up.client.has(address)]
 
     async def receive(self, address: str, name: str, piece: bytes) -> None:
         """The next bytes of an upload; none of them when it is complete."""
         if address not in self._arriving:
-            handle, part = tempfile.mkstemp(prefix="wan22-upload-")
+            handle, part = tempfile.mkstemp(prefix="upload-", dir=self._child.folder if self._child else None)
             os.close(handle)
             self._arriving[address] = Path(part)
         file = self._arriving[address]

@@ -66,6 +66,11 @@ class Child:
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
+    def folder(self) -> Path:
+        """What is in it goes with it, also when its worker is killed."""
+        return self._folder
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 

@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from cluster.attempts import Attempt, Begun, Ended, Event, LogLine, Piece
+from cluster.on_ray.actor import WorkerActor
 from cluster.worker import worker as module
 from cluster.worker.child import Child, Place, StartFailed, remove_the_dead
 from cluster.worker.client import Broken, Client
@@ -218,4 +219,32 @@ def test_an_attempt_that_fails_as_no_other_does_is_broken_and_not_silent() -> No
         await worker.begin(attempt("a fox"))
         with pytest.raises(Broken, match="IndexError"):
             await worker.events("lease")
+    asyncio.run(use())
+
+
+class Taking:
+    """A ComfyUI that keeps what is sent to it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def has(self, address: str) -> bool:
+        return address in self.files
+
+    async def upload(self, address: str, file: Path, name: str) -> None:
+        self.files[address] = file.read_bytes()
+
+
+def test_of_an_upload_that_broke_off_nothing_is_in_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def use() -> None:
+        actor, client = WorkerActor({}, True), Taking()
+        actor._worker = Worker(cast(Client, client))
+        for pieces in ([b"ha"], [b"who", b"le", b""]):  # the gateway of the first one dies
+            assert await actor.lacks(["address"]) == ["address"]
+            for piece in pieces:
+                await actor.receive("address", "style.safetensors", piece)
+        assert client.files == {"address": b"whole"} and await actor.lacks(["address"]) == []
+        assert list(tmp_path.iterdir()) == []
     asyncio.run(use())
