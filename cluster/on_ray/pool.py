@@ -181,7 +181,10 @@ def _first_line(error: BaseException) -> str:
 
 def check(about: Introduction) -> None:
     """StartFailed for a worker whose pack is another one than the gateway's now: after an update the workers come first, one after the other."""
-    own = version_on_disk()
+    try:
+        own = version_on_disk()
+    except OSError as error:
+        raise StartFailed(f"The pack of the gateway cannot be read just now ({error}): its update is under way.") from error
     for version, what in ((about.own_version, "worker"), (about.version, "ComfyUI")):
         if version != own:
             raise StartFailed(f"The pack in the {what} on {about.host} is {version}, the gateway's is {own}. Have the same commit on all hosts.")

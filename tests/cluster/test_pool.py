@@ -92,3 +92,19 @@ def test_who_is_started_again_already_is_not_killed_once_more(monkeypatch: pytes
             async for _ in pool.run("w", Attempt("request", "lease", {})):
                 pass
     asyncio.run(use())
+
+
+def test_a_pack_that_is_just_replaced_ends_no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced() -> str:
+        raise FileNotFoundError("pyproject.toml")
+
+    async def use() -> None:
+        monkeypatch.setattr(module, "FAILED_AGAIN", 0.05)
+        monkeypatch.setattr("ray.kill", lambda *arguments, **more: None)
+        monkeypatch.setattr(module, "version_on_disk", replaced)
+        dispatcher, seat = nobody(), Seat("w", Actor(), Actor)
+        async with attended(seat, dispatcher):
+            await until(lambda: seat.failed and "pyproject.toml" in seat.state)
+            monkeypatch.setattr(module, "version_on_disk", version_on_disk)
+            await until(lambda: "w" in dispatcher.workers)
+    asyncio.run(use())
