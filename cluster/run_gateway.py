@@ -75,13 +75,14 @@ async def _run(options: argparse.Namespace, settings: ClusterSettings, door: soc
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     service = ClusterService(options.state, settings, pool)
-    async with served(service, door, Pages(service, pool).routes()):
+    async with served(service, door, Pages(service, pool).routes()) as work:
         log.info("the gateway takes requests on port %d", options.port)
         workers = asyncio.gather(pool.run_workers(service.dispatcher), telling)
-        tasks: list[asyncio.Future[Any]] = [workers, asyncio.ensure_future(stopped.wait())]
+        tasks: list[asyncio.Future[Any]] = [workers, work, asyncio.ensure_future(stopped.wait())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if workers.done():
-            workers.result()
+        for each in (workers, work):
+            if each.done():
+                each.result()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -29,8 +29,8 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def served(service: ClusterService, door: socket.socket, pages: Iterable[web.RouteDef] = ()) -> AsyncIterator[None]:
-    """The API, the videos and `pages` are answered meanwhile."""
+async def served(service: ClusterService, door: socket.socket, pages: Iterable[web.RouteDef] = ()) -> AsyncIterator["asyncio.Task[None]"]:
+    """The API, the videos and `pages` are answered meanwhile. It gives the service's work: where that ends, nobody hands out jobs any more."""
     api, site = App(service.settings, service), web.Application()
     for path in answered_paths():
         for prefix in ("", "/api"):  # where ComfyUI has everything a second time
@@ -42,7 +42,7 @@ async def served(service: ClusterService, door: socket.socket, pages: Iterable[w
     work = asyncio.create_task(service.run())
     await web.SockSite(runner, door).start()
     try:
-        yield
+        yield work
     finally:
         work.cancel()
         await runner.cleanup()

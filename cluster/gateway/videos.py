@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from nodes.api.jobs.job import Job
 from nodes.api.jobs.store import sync
+from nodes.engine.log import log
 
 from ..settings import ResultRules
 
@@ -89,7 +90,10 @@ class Videos:
     def delete(self, request_id: str) -> None:
         self.total -= self._sizes.pop(request_id, 0)
         if ID.fullmatch(request_id):
-            (self.folder / f"{request_id}{SUFFIX}").unlink(missing_ok=True)
+            try:
+                (self.folder / f"{request_id}{SUFFIX}").unlink(missing_ok=True)
+            except OSError as error:  # the next start tries it again
+                log.warning("the video of request %s cannot be deleted: %s", request_id, error)
 
     def delete_what_is_over(self) -> None:
         while self._ends and self._ends[0][0] <= time.time():

@@ -257,7 +257,7 @@ def test_old_videos_make_room_for_new_ones_and_go_when_their_time_is_over(tmp_pa
             assert len(list(videos.folder.iterdir())) == 2
             brief = await gateway.submit("brief", preferences=Preferences(video_seconds=0.01))
             await done(brief)
-            await until(lambda: videos.path(brief.request_id) is not None)
+            await until(lambda: brief.request_id in videos._sizes)  # which nobody has looked through yet
             await asyncio.sleep(0.02)
             videos.delete_what_is_over()
             assert videos.path(brief.request_id) is None and videos.path(jobs[3].request_id) is not None
@@ -353,4 +353,20 @@ def test_a_folder_among_the_videos_keeps_no_gateway_from_starting(tmp_path: Path
     async def use() -> None:
         async with running(tmp_path, "w") as gateway:
             await done(await gateway.submit())
+    asyncio.run(use())
+
+
+def test_a_video_that_cannot_be_deleted_does_not_end_the_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    async def use() -> None:
+        async with running(tmp_path, "w") as gateway:
+            jobs = [await gateway.submit(str(number), preferences=Preferences(video_seconds=0.01)) for number in range(2)]
+            await done(*jobs)
+            await until(lambda: len(gateway.service.videos) == 2)
+            await asyncio.sleep(0.02)
+            with monkeypatch.context() as disk:
+                disk.setattr(Path, "unlink", unlink)
+                assert [gateway.service.videos.path(job.request_id) for job in jobs] == [None, None]
     asyncio.run(use())
