@@ -34,7 +34,7 @@ def main() -> int:
     one_machine.add_argument("--arguments", default="", help="more for ComfyUI's main.py")
     options = parser.parse_args()
     options.state = options.state.expanduser().absolute()
-    options.state.mkdir(parents=True, exist_ok=True)
+    options.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # ids are in it: who knows one may have its video
     try:
         return up(options) if options.command == "up" else gateway(options)
     except (StartFailed, PortInUse, OSError, ValueError, asyncio.TimeoutError) as error:

@@ -108,6 +108,11 @@ def test_a_dead_comfyui_and_a_dead_python_are_named(refuses: Refused, tmp_path: 
     assert str(tmp_path / "python") in why and "--python PATH" in why
 
 
+def test_the_state_is_for_its_owner_alone(refuses: Refused, tmp_path: Path) -> None:
+    refuses(comfyui=tmp_path)
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+
+
 def test_wrong_settings_are_named_entry_by_entry(refuses: Refused, tmp_path: Path) -> None:
     (tmp_path / "wrong.json").write_text('{"max_queued": 0, "keys": ["short"], "result": {}}')
     why = refuses("--settings", str(tmp_path / "wrong.json"))
