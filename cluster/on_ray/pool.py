@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +48,7 @@ class RayPool:
 
     def __init__(self, count: int, on_cpu: bool, settings: dict[str, Any]) -> None:
         self._count, self._on_cpu, self._settings = count, on_cpu, settings
+        self._kind = hashlib.sha256(json.dumps([settings, on_cpu], sort_keys=True).encode()).hexdigest()[:8]
         self.seats: dict[str, Seat] = {}
 
     async def run_workers(self, dispatcher: Dispatcher) -> None:
@@ -56,15 +59,20 @@ class RayPool:
         self._dismiss_the_others()
         await asyncio.gather(*(_attend(seat, dispatcher) for seat in self.seats.values()))
 
-    def _actor(self, name: str) -> Any:
+    def actor_name(self, seat: str) -> str:
+        """Ray's name of a seat's worker: another one where its settings are others, which it has for life."""
+        return f"{seat}_{self._kind}"
+
+    def _actor(self, seat: str) -> Any:
         needs = {"num_cpus": 0, "num_gpus": 0 if self._on_cpu else 1, "resources": {RESOURCE: 1}}
-        return ray.remote(WorkerActor).options(name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1,
-                                               max_concurrency=32, **needs).remote(self._settings, self._on_cpu)
+        return ray.remote(WorkerActor).options(name=self.actor_name(seat), namespace=NAMESPACE, lifetime="detached", get_if_exists=True,
+                                               max_restarts=-1, max_concurrency=32, **needs).remote(self._settings, self._on_cpu)
 
     def _dismiss_the_others(self) -> None:
-        """Workers of an earlier gateway that had more."""
+        """Workers of an earlier gateway that had more, or other settings."""
+        own = set(map(self.actor_name, self.seats))
         for actor in ray.util.list_named_actors(all_namespaces=True):
-            if actor["namespace"] == NAMESPACE and actor["name"] not in self.seats:
+            if actor["namespace"] == NAMESPACE and actor["name"] not in own:
                 with contextlib.suppress(ValueError):
                     ray.kill(ray.get_actor(actor["name"], NAMESPACE))
 

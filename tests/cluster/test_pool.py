@@ -108,3 +108,10 @@ def test_a_pack_that_is_just_replaced_ends_no_gateway(monkeypatch: pytest.Monkey
             monkeypatch.setattr(module, "version_on_disk", version_on_disk)
             await until(lambda: "w" in dispatcher.workers)
     asyncio.run(use())
+
+
+def test_a_worker_with_other_settings_is_another_one() -> None:
+    """Those of an earlier gateway stay where nothing changed; one that kept the models of before would be asked for ever."""
+    pools = [RayPool(1, on_cpu, {"models": {"vae": vae}}) for on_cpu, vae in ((False, "a"), (False, "a"), (False, "b"), (True, "a"))]
+    names = [pool.actor_name("worker_1") for pool in pools]
+    assert names[0] == names[1] and len(set(names)) == 3
