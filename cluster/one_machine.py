@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 from .gateway.server import listening
 from .on_ray.actor import ARGUMENTS, COMFYUI, PYTHON
@@ -16,6 +17,7 @@ from .worker.child import LEASH, Place, StartFailed, remove_the_dead
 
 MOST_WORKERS = 64  # of a machine whose GPUs are not counted yet
 LOOKS_EVERY = 0.2  # seconds
+SETTLES_WITHIN = 900.0  # seconds; until then each worker is ready or has failed
 AGAIN = 2.0  # seconds until a gateway that ended is started again
 
 
@@ -39,7 +41,7 @@ class Machine:
         self._options, self._host = options, host
         self._token = make_token(options.state / "ray_token")
         self._head: Head | None = None
-        self._gateways = 0  # so far; what is wrong with the first one, is wrong with what it was told
+        self._gateways, self._began = 0, 0.0  # so far; what is wrong with the first one at first, is wrong with what it was told
         self._gateway: subprocess.Popen[bytes] | None = None
 
     def run(self, stopped: threading.Event) -> int:
@@ -61,9 +63,9 @@ class Machine:
                 return None
             self._end_gateway()  # only now: without Ray it has answered all the same
         if self._gateway is None:
-            self._gateway, self._gateways = self._start_gateway(), self._gateways + 1
+            self._gateway, self._gateways, self._began = self._start_gateway(), self._gateways + 1, time.monotonic()
         elif (code := self._gateway.poll()) is not None:
-            if code == 0 or code == WRONG and self._gateways == 1:
+            if code == 0 or code == WRONG and self._gateways == 1 and time.monotonic() - self._began < SETTLES_WITHIN:
                 return code
             print(f"The gateway ended with status {code} and is started again.", file=sys.stderr, flush=True)
             self._gateway = None
