@@ -10,7 +10,7 @@ Build = Callable[..., Prompt]
 
 
 def slow_to_write(small_prompt: Build, **changes: object) -> Prompt:
-    return small_prompt(width=320, height=320, num_frames=49, steps=1, video_write_mode="small", **changes)
+    return small_prompt(width=240, height=240, num_frames=49, steps=1, video_write_mode="small", **changes)
 
 
 def until_writing(server: ComfyUI, prompt: Prompt, act: Callable[[], object]) -> str:

@@ -55,8 +55,9 @@ def reference(weights: tiny_weights.Weights, spiece_model: torch.Tensor, prompt:
     """Hugging Face's UMT5 encoder on the same weights, computed in `dtype`, padded to 512 with the padding zeroed, as wan/modules/t5.py does."""
     from transformers import UMT5Config, UMT5EncoderModel
     size = umt5_size({name: tuple(tensor.shape) for name, tensor in weights.items()} | {"spiece_model": (1,)}, "tiny")
-    model = UMT5EncoderModel(UMT5Config(**size.as_config(), dropout_rate=0.0, feed_forward_proj="gated-gelu")).eval()
-    model.load_state_dict(weights | {"encoder.embed_tokens.weight": weights["shared.weight"]})
+    with torch.device("meta"):  # the weights come from the file
+        model = UMT5EncoderModel(UMT5Config(**size.as_config(), dropout_rate=0.0, feed_forward_proj="gated-gelu")).eval()
+    model.load_state_dict(weights | {"encoder.embed_tokens.weight": weights["shared.weight"]}, assign=True)
     model.to(dtype)
     tokenizer = sentencepiece.SentencePieceProcessor(model_proto=spiece_model.numpy().tobytes(), add_eos=True)
     ids = tokenizer.encode(prompt)

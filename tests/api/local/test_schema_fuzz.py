@@ -16,6 +16,7 @@ from endpoint_client import document
 from hosted_contract import SUBMIT
 
 BODIES = 96  # the parser meets a thousand in tests/api
+PATIENCE = 0.4  # seconds with what may be a video that is waited for, or a stream that does not end
 BLOCKERS = 6  # jobs of many steps in front, so that what is accepted here waits until it is cancelled
 SETTINGS = hypothesis.settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck))
 
@@ -121,7 +122,7 @@ def fuzz(cases: Any, server: ApiServer, count: int) -> None:
     def answers_are_sound(case: Any) -> None:
         sent = case.as_transport_kwargs(base_url=server.url)
         try:
-            answer = requests.request(**sent, verify=server.authority, timeout=1)
+            answer = requests.request(**sent, verify=server.authority, timeout=PATIENCE)
         except requests.Timeout:
             return
         assert answer.status_code < 500, answer.text
