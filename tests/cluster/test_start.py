@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machine import FAKE, PATIENCE, RUN, Program, alive, doors, ending, family, folders, up, wait_for
+from program import FAKE, PATIENCE, RUN, Program, alive, doors, ending, family, folders, up, wait_for
 
 from cluster.__main__ import main
 from cluster.on_ray.actor import COMFYUI, PYTHON
