@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from .engine.choices import check_choice
-from .engine.sampling.experts import ACCELERATIONS, BOUNDARY, MAX_GUIDANCE, MIN_DENOISE, Guidance, Schedule, check_methods
+from .engine.sampling.experts import BOUNDARY, MAX_GUIDANCE, MIN_DENOISE, Guidance, Schedule, check_methods
+from .engine.sampling.forecast import ACCELERATIONS
 from .engine.sampling.schedules import MAX_SHIFT, MAX_STEPS
 from .engine.sampling.solvers import SOLVERS, solver_named
 from .host import messages
@@ -46,8 +47,8 @@ def solver_input() -> io.Input:
 
 def acceleration_input() -> io.Input:
     return io.Combo.Input("acceleration", options=list(ACCELERATIONS), default="regular",
-                          tooltip="regular skips steps that change little (MagCache) and saves about a third of the time. none computes every step. "
-                                  "Below 10 steps both are the same.")
+                          tooltip="none computes every step. regular forecasts steps that change little and saves about half of the time; the video "
+                                  "stays all but the same. high saves more, and fine detail may change. Below 10 steps all three are the same.")
 
 
 def boundary_input() -> io.Input:

@@ -27,8 +27,8 @@ async def show_schedule(request: web.Request) -> web.Response:
 
 
 def planned(query: Mapping[str, str]) -> dict[str, Any]:
-    """N+1 `sigmas`; per step its expert ("high" or "low") and its model `calls`, 0 where it is skipped; `all_calls` of a run that skips nothing;
-    the `boundary`; and `text`, the sentence that the node shows. ValueError for a setting that is missing or out of range."""
+    """N+1 `sigmas`; per step its expert ("high" or "low") and its model `calls`, 0 where it is forecast; `all_calls` of a run that
+    computes every step; the `boundary`; and `text`, the sentence that the node shows. ValueError for a setting that is missing or out of range."""
     schedule = Schedule(_text(query, "solver"), _number(query, "steps", int), _number(query, "shift"), _number(query, "denoise", default=1.0))
     guidance = Guidance(_number(query, "guidance_scale"), _number(query, "guidance_scale_2"))
     boundary = _number(query, "boundary", default=BOUNDARY)
@@ -38,7 +38,7 @@ def planned(query: Mapping[str, str]) -> dict[str, Any]:
         "sigmas": sigmas.tolist(),
         "experts": ["high" if step.high else "low" for step in plan.steps],
         "calls": plan.calls(),
-        "all_calls": plan.model_calls(with_skipped=True),
+        "all_calls": plan.model_calls(all_computed=True),
         "boundary": boundary,
         "text": plan.describe(),
     }

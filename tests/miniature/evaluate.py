@@ -11,7 +11,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from einops import rearrange
 
 from comfyui import has_gpu, import_pack
 from miniature import export, text
+from miniature.experts import padding_as_one
 from miniature.judge import Verdict, judge
 from miniature.recipe import STYLES
 from miniature.scenes import FRAMES, PLAIN, SIZE, Example, Scene, Style, clips, examples, reversed_scene
@@ -144,7 +145,8 @@ class Miniature:
         self.vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models.model_path("vae", export.FILES["vae_name"]))))
         self.clip = models.load_text_encoder(export.FILES["text_encoder"], "default")
         self.known: dict[str, torch.Tensor] = {}
-        self.text_work = [Remembered(module, seen) for expert in self.experts.values() for module, seen in text_work(expert.model.diffusion_model)]
+        for expert in self.experts.values():
+            expert.model_options["transformer_options"]["optimized_attention_override"] = padding_as_one(text.LONGEST + 1)
 
     def prompts(self, kind: str) -> list[str]:
         """The captions; or those of other scenes, or none."""
@@ -155,11 +157,11 @@ class Miniature:
 
     @torch.inference_mode()
     def encoded(self, texts: Iterable[str]) -> list[list[Any]]:
-        """CONDITIONING of a batch of prompts (B, 512, 4096)."""
+        """CONDITIONING of a batch of prompts (B, LONGEST + 1, 4096): of the padding, which is most of 512 tokens and all alike, one is left."""
         states = []
         for prompt in texts:
             if prompt not in self.known:
-                self.known[prompt] = self.pack.nodes.host.text.encode(self.clip, prompt)[0][0].half()
+                self.known[prompt] = self.pack.nodes.host.text.encode(self.clip, prompt)[0][0][:, : text.LONGEST + 1].half()
             states.append(self.known[prompt])
         return [[torch.cat(states).float(), {}]]
 
@@ -182,8 +184,6 @@ class Miniature:
 
     def _batch(self, setting: Setting, high: Any, low: Any, prompts: Sequence[str], seed: int) -> torch.Tensor:
         plan, sampling, latents = self.pack.nodes.engine.sampling.experts, self.pack.nodes.host.sampling.run, self.pack.nodes.host.video.latents
-        for module in self.text_work:
-            module.forget()
         empty = latents.empty(self.pack.nodes.engine.video.sizes.Size(SIZE, SIZE), FRAMES)
         empty["samples"] = empty["samples"].repeat(len(prompts), 1, 1, 1, 1)
         guider = sampling.guider(high, low, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance), 5.0,
@@ -202,37 +202,6 @@ class Miniature:
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         return (self.vae.decode(latents).clamp(0, 1) * 255).round().byte().reshape(len(latents), FRAMES, SIZE, SIZE, 3)
-
-
-class Remembered:
-    """A module that answers an input it has seen from memory, until told to forget: its weights may have changed by then."""
-
-    def __init__(self, module: torch.nn.Module, seen: Callable[[torch.Tensor, torch.Tensor], bool], most: int = 4) -> None:
-        self.original, self.seen, self.most = module.forward, seen, most
-        self.answers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        module.forward = self.forward
-
-    def forward(self, other_state: torch.Tensor) -> torch.Tensor:
-        for one_state, answer in self.answers:
-            if self.seen(one_state, other_state):
-                return answer
-        self.answers = [*self.answers, (other_state, self.original(other_state))][-self.most :]
-        return self.answers[-1][1]
-
-    def forget(self) -> None:
-        self.answers = []
-
-
-def text_work(expert: Any) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor, torch.Tensor], bool]]]:
-    """The parts of a WanModel that see the text alone, and how each tells that it has seen it. 512 tokens of text are most of the work for a
-    video of 80 tokens, and the same at each step."""
-    by_block = [part for block in expert.blocks for part in (block.cross_attn.k, block.cross_attn.norm_k, block.cross_attn.v)]
-    return [(expert.text_embedding, same_states), *((part, lambda one_state, other_state: one_state is other_state) for part in by_block)]
-
-
-def same_states(one_state: torch.Tensor, other_state: torch.Tensor) -> bool:
-    """Beyond these tokens and coordinates the miniature's text is zero."""
-    return torch.equal(one_state[:, : text.LONGEST, : text.USED], other_state[:, : text.LONGEST, : text.USED])
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,10 @@ def shifted(level: torch.Tensor) -> torch.Tensor:
 def predict(net: torch.nn.Module, latents: torch.Tensor, sigma: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     """Velocity (B, 16, T, H, W), as with the states padded to 512 tokens and 4096 coordinates."""
     padded = torch.nn.functional.pad(states, (0, 0, 0, 1))
-    return net(latents, sigma * TRAIN_TIMESTEPS, padded, transformer_options={"optimized_attention_override": _attention(padded.shape[1])})
+    return net(latents, sigma * TRAIN_TIMESTEPS, padded, transformer_options={"optimized_attention_override": padding_as_one(padded.shape[1])})
 
 
-def _attention(tokens: int) -> Callable[..., torch.Tensor]:
+def padding_as_one(tokens: int) -> Callable[..., torch.Tensor]:
     """Attention with gradients in which the last text token stands for all the padding: Wan attends to it, all with one key and one value."""
     bias = torch.zeros(1, tokens, device=device())
     bias[0, -1] = torch.tensor(text.TOKENS - tokens + 1.0).log()

@@ -1,18 +1,17 @@
-"""Which expert takes which step, with which guidance, which steps are skipped, and the sentence that says so."""
+"""Which expert takes which step, with which guidance, which steps are forecast, and the sentence that says so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
 from ..choices import check_choice, check_range
-from .caching import MIN_STEPS, plan_skips
-from .magcache_tables import PUBLISHED_SETTINGS, T2V_A14B_HIGH, T2V_A14B_LOW
+from .forecast import ACCELERATIONS, MIN_STEPS, NOTHING_MEASURED, Measured, plan_forecasts, settings_at
 from .schedules import MAX_SHIFT, MAX_STEPS, TRAIN_TIMESTEPS
 from .solvers import solver_named
 
 BOUNDARY = 0.875  # wan/configs/wan_t2v_A14B.py
-ACCELERATIONS = ("regular", "none")
 MAX_GUIDANCE = 100.0
 MIN_DENOISE = 0.01
 
@@ -63,12 +62,13 @@ def is_high_noise(timestep: float, boundary: float) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of a solver: the noise level, the timestep the network is told, the expert, and whether it is skipped."""
+    """One call of a solver: the noise level, the timestep the network is told, the expert, and the trend that a forecast of the velocity follows;
+    None where the velocity is computed."""
 
     sigma: float
     timestep: float
     high: bool
-    skipped: bool = False
+    trend: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,25 @@ class StepPlan:
     guidance: Guidance
     remark: str = ""
 
-    def calls(self, with_skipped: bool = False) -> tuple[int, ...]:
-        """Forward passes of each step: 2 with guidance, 1 with guidance 1, 0 where it is skipped."""
-        return tuple(0 if step.skipped and not with_skipped else 1 if self._scale(step) == 1.0 else 2 for step in self.steps)
+    def calls(self, all_computed: bool = False) -> tuple[int, ...]:
+        """Forward passes of each step: 2 with guidance, 1 with guidance 1, 0 where the velocity is forecast."""
+        return tuple(0 if step.trend is not None and not all_computed else 1 if self._scale(step) == 1.0 else 2 for step in self.steps)
 
-    def model_calls(self, with_skipped: bool = False) -> int:
+    def model_calls(self, all_computed: bool = False) -> int:
         """Forward passes of the whole run."""
-        return sum(self.calls(with_skipped))
+        return sum(self.calls(all_computed))
 
     def _scale(self, step: Step) -> float:
         return self.guidance.high if step.high else self.guidance.low
 
-    @property
-    def skips(self) -> bool:
-        return any(step.skipped for step in self.steps)
+    @cached_property
+    def forecasts(self) -> frozenset[int]:
+        """Numbers, from 0, of the steps whose velocity is forecast."""
+        return frozenset(number for number, step in enumerate(self.steps) if step.trend is not None)
 
     def computed(self, remark: str) -> "StepPlan":
-        """The same steps with none skipped, for the reason that `remark` gives."""
-        return replace(self, steps=tuple(replace(step, skipped=False) for step in self.steps), remark="; ".join(filter(None, [self.remark, remark])))
+        """The same steps, all computed, for the reason that `remark` gives."""
+        return replace(self, steps=tuple(replace(step, trend=None) for step in self.steps), remark="; ".join(filter(None, [self.remark, remark])))
 
     def needs_negative(self) -> bool:
         return any(self._scale(step) != 1.0 for step in self.steps)
@@ -105,9 +106,8 @@ class StepPlan:
         parts = [_describe_part(name, [step for step in self.steps if step.high is high]) for name, high in (("high", True), ("low", False))]
         line = (f"{len(self.steps)} steps: {' + '.join(filter(None, parts))}, "
                 f"guidance {self.guidance.high} / {self.guidance.low}, {self.model_calls()} model calls")
-        skipped = sum(step.skipped for step in self.steps)
-        if skipped:
-            line += f" ({skipped} steps skipped, {self.model_calls(with_skipped=True) - self.model_calls()} calls saved)"
+        if self.forecasts:
+            line += f" ({len(self.forecasts)} steps forecast, {self.model_calls(all_computed=True) - self.model_calls()} calls saved)"
         return f"{line}; {self.remark}" if self.remark else line
 
 
@@ -115,17 +115,27 @@ def _describe_part(name: str, steps: Sequence[Step]) -> str:
     return f"{len(steps)} {name} (t {steps[0].timestep:.0f}..{steps[-1].timestep:.0f})" if steps else ""
 
 
-def plan_steps(sigmas: Sequence[float], timesteps: Sequence[float], boundary: float, guidance: Guidance, acceleration: str) -> StepPlan:
-    """Give each step to its expert and mark what acceleration skips; `sigmas` and `timesteps` of the N calls, without the final 0."""
+def plan_steps(sigmas: Sequence[float], timesteps: Sequence[float], boundary: float, guidance: Guidance, acceleration: str,
+               measured: Measured = NOTHING_MEASURED) -> StepPlan:
+    """Give each step to its expert and mark those that acceleration forecasts; `sigmas` and `timesteps` of the N calls, without the final 0.
+
+    The last step is always computed. `measured`: settings of `regular` in place of the pack's.
+    """
     check_range("boundary", boundary, 0.0, 1.0)
     check_choice("acceleration", acceleration, ACCELERATIONS)
-    skipped: tuple[bool, ...] = (False,) * len(timesteps)
-    remark = ""
-    if acceleration == "regular" and len(timesteps) < MIN_STEPS:
-        remark = f"acceleration off: below {MIN_STEPS} steps it does not pay"
-    elif acceleration == "regular":
-        high = [t for t in timesteps if is_high_noise(t, boundary)]
-        skipped = (plan_skips(high, T2V_A14B_HIGH, PUBLISHED_SETTINGS)
-                   + plan_skips(timesteps[len(high) :], T2V_A14B_LOW, PUBLISHED_SETTINGS))
-    steps = tuple(Step(sigma, t, is_high_noise(t, boundary), skip) for sigma, t, skip in zip(sigmas, timesteps, skipped, strict=True))
-    return StepPlan(steps, guidance, remark)
+    steps = tuple(Step(sigma, t, is_high_noise(t, boundary)) for sigma, t in zip(sigmas, timesteps, strict=True))
+    if acceleration == "none":
+        return StepPlan(steps, guidance)
+    if len(steps) < MIN_STEPS:
+        return StepPlan(steps, guidance, f"acceleration off: below {MIN_STEPS} steps it does not pay")
+    planned = [step for high, scale in ((True, guidance.high), (False, guidance.low))
+               for step in forecast_steps(steps, high, acceleration, scale, measured)]
+    return StepPlan((*planned[:-1], steps[-1]), guidance)
+
+
+def forecast_steps(steps: Sequence[Step], high: bool, acceleration: str, scale: float, measured: Measured) -> list[Step]:
+    """The steps of one expert, the trend set on those that are forecast."""
+    own = [step for step in steps if step.high is high]
+    settings = settings_at(acceleration, len(own), scale, high, measured.get(high))
+    forecasts = plan_forecasts([step.timestep for step in own], settings)
+    return [replace(step, trend=settings.trend) if forecast else step for step, forecast in zip(own, forecasts, strict=True)]

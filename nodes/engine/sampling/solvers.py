@@ -3,10 +3,12 @@
 The path is x_sigma = (1 - sigma) * x0 + sigma * noise, so alpha = 1 - sigma and lambda = log(alpha) - log(sigma).
 `predict(x, sigma)` returns the network's estimate of x0; `report(step, x0, x)` is called once per step.
 x and x0 are latents of shape (B, C, T, H, W); sigmas fall, and usually end in 0.
+`forecasts` holds the numbers of the steps whose x0 is no evaluation but a forecast (forecast.py). They lead on like any other; nothing is corrected
+by them, for they know no more than what led to them.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +18,7 @@ from . import schedules
 
 Predict = Callable[[torch.Tensor, float], torch.Tensor]
 Report = Callable[[int, torch.Tensor, torch.Tensor], None]
-Solve = Callable[[Predict, torch.Tensor, Sequence[float], Report], torch.Tensor]
+Solve = Callable[[Predict, torch.Tensor, Sequence[float], Report, Container[int]], torch.Tensor]
 
 
 def log_snr(sigma: float) -> float:
@@ -26,7 +28,7 @@ def log_snr(sigma: float) -> float:
     return math.log(1 - sigma) - math.log(sigma) if sigma < 1 else -math.inf
 
 
-def euler(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Report) -> torch.Tensor:
+def euler(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Report, forecasts: Container[int] = ()) -> torch.Tensor:
     """First order: follow the velocity (x - x0) / sigma down to the next noise level."""
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         x0 = predict(x, sigma)
@@ -35,7 +37,7 @@ def euler(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Re
     return x
 
 
-def dpmpp_2m(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Report) -> torch.Tensor:
+def dpmpp_2m(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Report, forecasts: Container[int] = ()) -> torch.Tensor:
     """DPM-Solver++(2M), midpoint form (Lu et al. 2022, algorithm 2), first order in the first and the last step."""
     last = len(sigmas) - 2
     previous: tuple[float, torch.Tensor] | None = None
@@ -52,10 +54,11 @@ def dpmpp_2m(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report:
     return x
 
 
-def unipc(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Report) -> torch.Tensor:
+def unipc(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Report, forecasts: Container[int] = ()) -> torch.Tensor:
     """UniPC of order 2 with B(h) = e^-h - 1 (Zhao et al. 2023, "bh2"), order 1 in the first and the last step.
 
-    Each new evaluation first corrects the step that led to it, then predicts the next; it is never repeated at the corrected point.
+    Each new evaluation first corrects the step that led to it, then predicts the next; it is never repeated at the corrected point. A forecast
+    corrects nothing: as the slope at a step's end it would turn the step back into one of first order.
     """
     steps = len(sigmas) - 1
     history: list[_Evaluation] = []
@@ -64,7 +67,7 @@ def unipc(predict: Predict, x: torch.Tensor, sigmas: Sequence[float], report: Re
         x0 = predict(x, sigmas[step])
         report(step, x0, x)
         here = _Evaluation(sigmas[step], x0)
-        if step > 0:
+        if step > 0 and step not in forecasts:
             x = _correct(start, history, here, order)
         history = [*history[-1:], here]
         order = min(2, steps - step, len(history))

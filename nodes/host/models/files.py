@@ -18,6 +18,7 @@ from ...engine.choices import check_choice, choose
 from ...engine.model_files import SAFETENSORS, missing_file
 from ...engine.pairs import with_slashes
 from ...engine.text.umt5 import TOKENIZER_KEY, XXL, UMT5Size, umt5_size
+from .forecast_files import MEASURED, measured_beside
 
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -55,15 +56,19 @@ def check_expert_files(high_noise_model: str, low_noise_model: str, weight_dtype
     for path in (high, low):
         if path.suffix.lower() in SAFETENSORS:
             check_t2v_expert(safetensors_shapes(path), path.name)
+        measured_beside(path)
     if same_content(high, low):
         raise CheckpointError(f"high_noise_model '{high_noise_model}' and low_noise_model '{low_noise_model}' hold the same weights. "
                               "Wan 2.2 needs two experts: choose the high_noise and the low_noise file.")
 
 
 def load_expert(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
-    """One expert, through the loader that core's "Load Diffusion Model" uses."""
-    options = dict(choose("weight_dtype", weight_dtype, WEIGHT_DTYPES))
-    return comfy.sd.load_diffusion_model(str(model_path("diffusion_models", name)), model_options=options)
+    """One expert, through the loader that core's "Load Diffusion Model" uses, with the forecast settings that lie beside its file."""
+    path, options = model_path("diffusion_models", name), dict(choose("weight_dtype", weight_dtype, WEIGHT_DTYPES))
+    model = comfy.sd.load_diffusion_model(str(path), model_options=options)
+    if settings := measured_beside(path):
+        model.set_attachments(MEASURED, settings)
+    return model
 
 
 def text_encoder_size(name: str) -> UMT5Size:

@@ -14,13 +14,12 @@ import torch
 
 from ...engine.checkpoints import T2V_CHANNELS
 from ...engine.choices import check_range
-from ...engine.log import log
 from ...engine.sampling.experts import Guidance, StepPlan, is_high_noise
+from ...engine.sampling.forecast import VelocityForecast
 from ...engine.sampling.noise import MOST_LEFTOVER, white_noise
 from ..messages import show_now
-from ..models.memory import Model, is_out_of_memory, make_room_at_switch, make_room_for, on_device
+from ..models.memory import Model, make_room_at_switch, make_room_for, on_device
 from ..video.latents import check_latent
-from .acceleration import BlockCache
 
 TIMESTEP_ROUNDING = 1e-4
 Plan = Callable[[comfy.samplers.Sampler, torch.Tensor], StepPlan]
@@ -65,7 +64,7 @@ class Expert(comfy.samplers.CFGGuider):
         self.set_conds(pair.positive, pair.negative)
         self.set_cfg(guidance)
         self.then = then
-        self.cache = pair.new_cache(model)
+        self.velocity = VelocityForecast()
         self.loaded_models: list[Any] = []
         self.conds: Any  # copied from the originals by CFGGuider.sample
 
@@ -86,7 +85,7 @@ class Expert(comfy.samplers.CFGGuider):
 
     def leave(self) -> None:
         """Undo `load`, also one that failed half-way, so that memory management may take the weights off the GPU."""
-        self.cache.clear()
+        self.velocity.clear()
         self.model_patcher.cleanup()
         comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
         self.inner_model, self.loaded_models = None, []
@@ -95,7 +94,7 @@ class Expert(comfy.samplers.CFGGuider):
 class ExpertPairGuider(comfy.samplers.CFGGuider):
     """A GUIDER that gives each step to the expert trained for its noise level, in one run of one solver.
 
-    `plan` maps the sampler and the sigmas of a run to its StepPlan, whose skipped steps reuse the residual of an earlier one.
+    `plan` maps the sampler and the sigmas of a run to its StepPlan, which says of which steps the guided velocity is forecast.
     """
 
     def __init__(self, high: Model, low: Model, positive: Any, negative: Any, guidance: Guidance, shift: float, boundary: float, plan: Plan) -> None:
@@ -106,12 +105,6 @@ class ExpertPairGuider(comfy.samplers.CFGGuider):
         self.guidance, self.boundary, self.plan = guidance, boundary, plan
         super().__init__(self.high)
         self.set_conds(positive, negative)
-
-    def new_cache(self, model: Model) -> BlockCache:
-        return BlockCache(len(model.model.diffusion_model.blocks))
-
-    def patches_blocks(self, plan: StepPlan) -> bool:
-        return plan.skips
 
     def set_conds(self, positive: Any, negative: Any) -> None:
         self.positive, self.negative = positive, negative if negative is not None else []
@@ -161,7 +154,6 @@ class Run:
         self.device = pair.high.load_device
         self.low = Expert(pair, pair.low, pair.guidance.low, then=self.solve)
         self.high = Expert(pair, pair.high, pair.guidance.high, then=self.low.sample)
-        self.patches_blocks = pair.patches_blocks(plan)
         self.active: Expert | None = None
 
     def solve(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: comfy.samplers.Sampler, sigmas: torch.Tensor,
@@ -183,19 +175,18 @@ class Run:
             self._deactivate()
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None) -> torch.Tensor:
-        """Denoised latent at noise level `sigma` (B,), from the expert that was trained there."""
+        """Denoised latent at noise level `sigma` (B,), computed by the expert that was trained there or forecast from what it computed before."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         expert = self._activate(sigma)
-        options = self._options_for(expert, model_options or {})
-        self.calls += 1
-        if self.patches_blocks:
-            try:
-                return expert(x, sigma, expert.cache.patched(options, skip=self.plan.steps[self.calls - 1].skipped), seed)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            self._give_up_acceleration(expert)
-        return expert(x, sigma, options, seed)
+        if not self.plan.forecasts:
+            return expert(x, sigma, self._options_for(expert, model_options or {}), seed)
+        step, self.calls = self.plan.steps[self.calls], self.calls + 1
+        t = float(sigma[0])  # of the whole batch: no sampler but ours has forecasts in its plan
+        if step.trend is not None:
+            return x - t * expert.velocity.at(t, step.trend)
+        denoised = expert(x, sigma, self._options_for(expert, model_options or {}), seed)
+        expert.velocity.note(t, (x - denoised) / t)
+        return denoised
 
     predict_noise = __call__
 
@@ -213,12 +204,6 @@ class Run:
         """The expert's own options, and what the sampler added to those it was given."""
         merge = comfy.patcher_extension.merge_nested_dicts
         return merge(merge(expert.model_options, self.published), added_options(self.sampler_options, sent))
-
-    def _give_up_acceleration(self, expert: Expert) -> None:
-        log.warning("out of memory: acceleration is off for the rest of this run, its residuals are freed")
-        self.patches_blocks = False
-        expert.cache.clear()
-        comfy.model_management.soft_empty_cache()
 
     @property
     def inner_model(self) -> Any:

@@ -13,12 +13,13 @@ import torch
 
 from ...engine.log import log
 from ...engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
+from ...engine.sampling.forecast import NOTHING_MEASURED, Measured
 from ...engine.sampling.schedules import TRAIN_TIMESTEPS
 from ...engine.sampling.solvers import Solver, solver_named
+from ..models.forecast_files import measured_settings
 from ..models.lora import missing_halves
 from ..models.memory import Model
 from ..video.latents import Latent, as_sampled
-from .acceleration import core_cache
 from .guider import ExpertPairGuider
 
 
@@ -48,7 +49,8 @@ class FlowSampler(comfy.samplers.Sampler):
         x = noise
         if not self.solver.starts_from_noise(levels[0]) or not noise.any():  # without new noise, the latent goes on with its own
             x = model_wrap.inner_model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
-        x = self.solver.solve(predict, x, levels, report)
+        plan = getattr(model_wrap, "plan", None)  # of our guider; any other computes every step
+        x = self.solver.solve(predict, x, levels, report, plan.forecasts if plan else ())
         return model_wrap.inner_model.model_sampling.inverse_noise_scaling(sigmas[-1], x)
 
     def network_levels(self, levels: list[float]) -> list[float]:
@@ -69,12 +71,12 @@ def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guid
            boundary: float) -> ExpertPairGuider:
     """A GUIDER over both experts; ValueError for models that are not Wan text-to-video experts. `negative` may be None at guidance 1."""
 
-    notes = missing_halves(high, low)
+    notes, measured = missing_halves(high, low), {True: measured_settings(high), False: measured_settings(low)}
 
     def plan(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor) -> StepPlan:
-        steps = plan_for(sampler, sigmas, boundary, guidance, acceleration, notes)
+        steps = plan_for(sampler, sigmas, boundary, guidance, acceleration, notes, measured)
         cache = core_cache(high) or core_cache(low)
-        if cache and steps.skips:
+        if cache and steps.forecasts:
             steps = steps.computed(f"acceleration off: {cache} is on an expert and skips steps by itself")
         log.info("%s", steps.describe())
         return steps
@@ -82,13 +84,20 @@ def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guid
     return ExpertPairGuider(high, low, positive, negative, guidance, shift, boundary, plan)
 
 
+def core_cache(model: Model) -> str:
+    """Name of core's cache on this expert that skips steps by its own lights, EasyCache or LazyCache; empty without."""
+    holder = model.model_options.get("transformer_options", {}).get("easycache")
+    return "" if holder is None else str(getattr(holder, "name", "EasyCache"))
+
+
 def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: float, guidance: Guidance, acceleration: str,
-             notes: Sequence[str] = ()) -> StepPlan:
-    """The plan of a run, with `notes` on its models; another pack's or core's sampler calls the model when it likes, so that nothing can be
-    skipped in advance."""
+             notes: Sequence[str] = (), measured: Measured = NOTHING_MEASURED) -> StepPlan:
+    """The plan of a run, with `notes` on its models and the settings that were `measured` for them; another pack's or core's sampler calls the
+    model when it likes, so that nothing can be forecast."""
     levels = [float(sigma) for sigma in sigmas[:-1]]
     if isinstance(sampler, FlowSampler):
-        plan = plan_steps(levels, [sampler.solver.timestep(sigma) for sigma in levels], boundary, guidance, acceleration)
+        plan = plan_steps(levels, [sampler.solver.timestep(sigma) for sigma in levels], boundary, guidance, acceleration,
+                          measured)
     else:
         plan = plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, "none")
     return replace(plan, remark="; ".join(filter(None, [plan.remark, *notes])))
