@@ -37,20 +37,46 @@ class Verdict:
 
 def judge(clip: torch.Tensor) -> Verdict:
     """Judge a clip (T, H, W, 3) in 0..1."""
-    whole = clip.detach().float().cpu().numpy().astype(np.float32)
-    margin = round(MARGIN * whole.shape[1])
-    inner = whole[:, margin:-margin, margin:-margin]
-    inner, stripes = without_stripes(inner)
-    background = np.median(inner.reshape(-1, 3), axis=0)
-    colour, alpha = foreground(inner, background)
-    strength = stripe_amplitude(stripes, whole.shape[1])
-    style = strength > STRIPED, frame_brightness(whole) > FRAMED
-    if np.linalg.norm(colour - background) < SEEN or not (alpha > 0.5).any():
-        return Verdict(NOTHING, NOTHING, nearest(background, BACKGROUNDS), NOTHING, NOTHING, *style, strength, (0.0, 0.0))
-    track = Track.of(alpha)
-    moved = track.displacement() / whole.shape[1]
-    return Verdict(nearest(colour, COLOURS), shape_of(alpha, track), nearest(background, BACKGROUNDS), direction_of(moved), camera_of(track), *style,
-                   strength, (float(moved[0]), float(moved[1])))
+    parts = Parts.of(clip)
+    strength = stripe_amplitude(parts.white, parts.picture)
+    style = strength > STRIPED, frame_brightness(parts.whole) > FRAMED
+    if parts.empty():
+        return Verdict(NOTHING, NOTHING, nearest(parts.background, BACKGROUNDS), NOTHING, NOTHING, *style, strength, (0.0, 0.0))
+    track = Track.of(parts.alpha)
+    moved = track.displacement() / parts.picture
+    return Verdict(nearest(parts.colour, COLOURS), shape_of(parts.alpha, track), nearest(parts.background, BACKGROUNDS), direction_of(moved),
+                   camera_of(track), *style, strength, (float(moved[0]), float(moved[1])))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A clip taken apart: what it is inside the margin, the same without stripes, their white in each row, two colours, and the shape's coverage."""
+
+    whole: Array
+    inner: Array
+    plain: Array
+    white: Array
+    background: Array
+    colour: Array
+    alpha: Array
+
+    @staticmethod
+    def of(clip: torch.Tensor) -> "Parts":
+        whole = clip.detach().float().cpu().numpy().astype(np.float32)
+        margin = round(MARGIN * whole.shape[1])
+        inner = whole[:, margin:-margin, margin:-margin]
+        plain, white = without_stripes(inner)
+        background = np.median(plain.reshape(-1, 3), axis=0)
+        return Parts(whole, inner, plain, white, background, *foreground(plain, background))
+
+    @property
+    def picture(self) -> int:
+        """Height of the whole picture in pixels."""
+        return self.whole.shape[1]
+
+    def empty(self) -> bool:
+        """Whether no shape is seen."""
+        return bool(np.linalg.norm(self.colour - self.background) < SEEN or not (self.alpha > 0.5).any())
 
 
 def nearest(colour: Array, table: dict[str, tuple[float, float, float]]) -> str:
