@@ -54,8 +54,9 @@ def main() -> int:
     commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
                         add_help=False)
     miniature = commands.add_parser("miniature", add_help=False,
-                                    help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it; arguments: tests/miniature/NAME.py")
-    miniature.add_argument("name", choices=("train", "export", "evaluate"))
+                                    help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it, see what fewer model calls lose; "
+                                         "arguments: tests/miniature/NAME.py")
+    miniature.add_argument("name", choices=("train", "export", "evaluate", "losses"))
     commands.add_parser("gpu", help="what only a card can tell, in eight minutes; --pack FOLDER makes the folder to carry to it; "
                         "arguments: tests/gpu/__main__.py", add_help=False)
     for command in commands.choices.values():

@@ -145,6 +145,7 @@ class Miniature:
         self.vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models.model_path("vae", export.FILES["vae_name"]))))
         self.clip = models.load_text_encoder(export.FILES["text_encoder"], "default")
         self.known: dict[str, torch.Tensor] = {}
+        self.model_calls: dict[Setting, int] = {}  # of each setting that was sampled
         for expert in self.experts.values():
             expert.model_options["transformer_options"]["optimized_attention_override"] = padding_as_one(text.LONGEST + 1)
 
@@ -188,7 +189,9 @@ class Miniature:
         empty["samples"] = empty["samples"].repeat(len(prompts), 1, 1, 1, 1)
         guider = sampling.guider(high, low, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance), 5.0,
                                  setting.acceleration, setting.boundary)
-        return sampling.sample(guider, empty, seed, plan.Schedule(setting.solver, setting.steps, 5.0))[0]["samples"]
+        latent, steps = sampling.sample(guider, empty, seed, plan.Schedule(setting.solver, setting.steps, 5.0))
+        self.model_calls[setting] = steps.model_calls()
+        return latent["samples"]
 
     @torch.inference_mode()
     def clips(self, setting: Setting, count: int | None = None) -> torch.Tensor:
