@@ -51,8 +51,10 @@ def main() -> int:
     bench = commands.add_parser("bench", help="measure a claim: python dev.py bench sampling; further arguments go to bench_NAME.py below tests")
     bench.add_argument("name", choices=sorted(benches()))
     add_cluster(commands.add_parser("cluster", help="many GPUs behind one address, on this machine, until Ctrl-C: docs/cluster.md"))
-    commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help",
-                        add_help=False)
+    commands.add_parser("calibrate", help="measure a pair of experts for acceleration; arguments: tests/calibrate.py --help", add_help=False)
+    compare = commands.add_parser("compare", help="the accelerations side by side on your models; arguments: tests/compare.py --help", add_help=False)
+    compare.add_argument("--prompts", type=Path)
+    compare.add_argument("--out", type=Path)
     miniature = commands.add_parser("miniature", add_help=False,
                                     help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it, see what fewer model calls lose; "
                                          "arguments: tests/miniature/NAME.py")
@@ -67,8 +69,9 @@ def main() -> int:
     host = carried_host() or existing_host(options.comfyui, options.python) or private_host()
     if options.command == "gpu":
         return host.call("-m", "gpu", *rest)
-    if options.command == "calibrate":
-        return host.call("tests/calibrate.py", *(["--own-models"] if host.own_models else []), *rest)
+    if options.command in ("calibrate", "compare"):
+        paths = [f"--{name}={path.absolute()}" for name in ("prompts", "out") if (path := getattr(options, name, None))]
+        return host.call(f"tests/{options.command}.py", *(["--own-models"] if host.own_models else []), *paths, *rest)
     if options.command == "bench":
         path = benches()[options.name]
         return subprocess.call([cluster_python(), path, *rest], cwd=ROOT) if path.is_relative_to(CLUSTER_TESTS) else host.call(str(path), *rest)
