@@ -11,7 +11,7 @@ import importlib
 from comfyui import has_gpu, import_pack
 from demo import MINIATURE_PROMPT
 from miniature import scenes
-from model_choice import add_models, add_run, find_models, with_lora
+from model_choice import add_models, add_run, choices, find_models, with_lora
 
 PROMPT = "A red fox trots along a snowy forest path at dawn, the camera tracks sideways."
 
@@ -21,7 +21,7 @@ def main() -> None:
     add_models(parser)
     add_run(parser, steps=40, shift=12.0, guidance=(4.0, 3.0))
     parser.add_argument("--prompt", help="default: a fox in the snow, or for the miniature a red circle")
-    options = parser.parse_args()
+    options = choices(parser)
     pack = import_pack(cpu=not has_gpu())
     high_curve, low_curve = measure(pack, options)
     print(f"# {options.high}, {options.low}, {options.steps} UniPC steps, shift {options.shift}, guidance {options.guidance}")

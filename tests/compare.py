@@ -25,8 +25,8 @@ from engine.sampling.experts import ACCELERATIONS
 from engine.sampling.solvers import SOLVERS
 from engine.video.sizes import Size, video_size
 from likeness import likeness
-from miniature import export, scenes
-from model_choice import add_models, add_run, find_models
+from miniature import scenes
+from model_choice import add_models, add_run, choices, find_models
 from side_by_side import write_side_by_side
 from studio import RATE, REFERENCE, Sampled, Settings, Studio, empty_gpu
 
@@ -48,7 +48,7 @@ MINIATURE_PROMPTS = (
 
 
 def main() -> int:
-    options = arguments().parse_args()
+    options = choices(arguments())
     try:
         settings, prompts = settings_of(options), prompts_of(options.prompts, options.own_models)
         pack = import_pack(cpu=not has_gpu())
@@ -69,7 +69,7 @@ def main() -> int:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dev.py compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_models(parser)
-    parser.add_argument("--vae", default=export.FILES["vae_name"], metavar="FILE")
+    parser.add_argument("--vae", metavar="FILE", help="default: the official file")
     add_run(parser, steps=27, shift=5.0, guidance=(3.5, 4.0))
     parser.add_argument("--solver", default="unipc", choices=tuple(SOLVERS))
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with a prompt on each line; default: a few of ours")

@@ -1,18 +1,25 @@
 """The models and the run that `calibrate` and `compare` are asked for: files as ComfyUI lists them, or the miniature's."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from comfyui import COMFYUI
 from demo import miniature_models
+from engine.model_files import DOWNLOADS
 from miniature import export
+
+OFFICIAL = {"high": tuple(DOWNLOADS["diffusion_models"])[0], "low": tuple(DOWNLOADS["diffusion_models"])[1],
+            "text_encoder": tuple(DOWNLOADS["text_encoders"])[0], "vae": tuple(DOWNLOADS["vae"])[0]}
+MINIATURE = {"high": export.FILES["high_noise_model"], "low": export.FILES["low_noise_model"],
+             "text_encoder": export.FILES["text_encoder"], "vae": export.FILES["vae_name"]}
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--own-models", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--high", default=export.FILES["high_noise_model"], metavar="FILE", help="the high-noise expert")
-    parser.add_argument("--low", default=export.FILES["low_noise_model"], metavar="FILE", help="the low-noise expert")
-    parser.add_argument("--text-encoder", default=export.FILES["text_encoder"], metavar="FILE")
+    parser.add_argument("--high", metavar="FILE", help="the high-noise expert; default: the official file")
+    parser.add_argument("--low", metavar="FILE", help="the low-noise expert; default: the official file")
+    parser.add_argument("--text-encoder", metavar="FILE", help="default: the official file")
     parser.add_argument("--lora-high", metavar="FILE", help="a LoRA for the high-noise expert")
     parser.add_argument("--lora-low", metavar="FILE", help="a LoRA for the low-noise expert")
 
@@ -25,6 +32,13 @@ def add_run(parser: argparse.ArgumentParser, steps: int, shift: float, guidance:
     parser.add_argument("--resolution", default="480p", choices=("480p", "580p", "720p"), help="of your own models")
     parser.add_argument("--frames", type=int, default=81, help="of your own models")
     parser.add_argument("--seed", type=int, default=0)
+
+
+def choices(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments, by default of the command line; files that are not named are the official ones, or the miniature's."""
+    options = parser.parse_args(arguments)
+    files = OFFICIAL if options.own_models else MINIATURE
+    return argparse.Namespace(**{name: files.get(name) if value is None else value for name, value in vars(options).items()})
 
 
 def find_models(own_models: bool) -> None:

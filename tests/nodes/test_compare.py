@@ -15,6 +15,7 @@ import tiny_weights
 import videos
 from engine.sampling.experts import ACCELERATIONS
 from likeness import Likeness, likeness
+from model_choice import choices
 from side_by_side import write_side_by_side
 from studio import Settings, Studio
 
@@ -103,6 +104,13 @@ def test_the_worst_clip_is_the_least_alike_and_the_share_farthest_from_one() -> 
     none, regular = compare_report.summaries(rows, "none")
     assert (none.share, regular.share, regular.seconds.worst) == (1, 0.5, 3)
     assert (regular.psnr.mean, regular.psnr.worst, regular.ssim.worst, regular.flicker.worst, regular.saturation.worst) == (35, 30, 0.8, 0.7, 1.2)
+
+
+def test_files_that_are_not_named_are_the_official_ones_or_the_miniatures() -> None:
+    own = compare.settings_of(choices(compare.arguments(), ["--own-models", "--low", "mine.safetensors"]))
+    assert (own.high, own.low, own.vae, own.text_encoder) == (tiny_weights.HIGH, "mine.safetensors", tiny_weights.VAE, tiny_weights.TEXT_ENCODER)
+    assert (own.width, own.height, own.frames, own.lora_high) == (832, 480, 81, None)
+    assert "miniature" in compare.settings_of(choices(compare.arguments(), [])).high
 
 
 @pytest.mark.parametrize("content", [b"", b"\n  \n", b"\xff\xfe\x00", None])
