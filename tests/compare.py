@@ -31,7 +31,6 @@ from side_by_side import write_side_by_side
 from studio import RATE, REFERENCE, Sampled, Settings, Studio, empty_gpu
 
 SAMPLING_CODE = (ROOT / "nodes" / "engine" / "sampling", ROOT / "nodes" / "host" / "sampling")
-WIPED = f"\r{'':<80}\r"  # a line of the terminal
 PROMPTS = (
     "A red fox runs through deep snow towards the camera, powder flies up behind it, then it leaps over a fallen log.",
     "Macro shot of hands knitting a coarse grey wool scarf, every fibre visible, slow push in, soft window light.",
@@ -157,7 +156,9 @@ class Comparison:
         """Sample what is not there, then decode and measure all of it."""
         for name in self.unsampled(prompt):
             with progress(name):
-                self.studio.sampled(prompt, name).save(self.latent_file(prompt, name))
+                sampled = self.studio.sampled(prompt, name)
+            sampled.save(self.latent_file(prompt, name))
+            print(f"  {name:<9}sampled in {sampled.seconds:.1f} s", flush=True)
         empty_gpu()
         video, rows, clips = self.video_file(prompt), [], []
         for name in self.accelerations:
@@ -182,15 +183,15 @@ def line_of(row: Row) -> str:
 
 @contextlib.contextmanager
 def progress(name: str) -> Iterator[None]:
-    """A bar for each step on a terminal, and a line when it is done."""
+    """A bar for each step on a terminal."""
     import comfy.utils
     begin, before = time.monotonic(), comfy.utils.PROGRESS_BAR_HOOK
     comfy.utils.set_progress_bar_global_hook(lambda value, total, *preview, **more: draw(name, value, total, begin) if sys.stdout.isatty() else None)
     try:
         yield
-        print(f"{WIPED if sys.stdout.isatty() else ''}  {name:<9}sampled in {time.monotonic() - begin:.1f} s", flush=True)
     finally:
         comfy.utils.set_progress_bar_global_hook(before)
+        print(f"\r{'':<80}\r" if sys.stdout.isatty() else "", end="", flush=True)
 
 
 def code_mark() -> str:
