@@ -58,7 +58,7 @@ def main() -> int:
     miniature = commands.add_parser("miniature", add_help=False,
                                     help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it, see what fewer model calls lose; "
                                          "arguments: tests/miniature/NAME.py")
-    miniature.add_argument("name", choices=("train", "export", "evaluate", "losses"))
+    miniature.add_argument("name", choices=("train", "export", "evaluate", "losses", "acceleration"))
     commands.add_parser("gpu", help="what only a card can tell, in eight minutes; --pack FOLDER makes the folder to carry to it; "
                         "arguments: tests/gpu/__main__.py", add_help=False)
     for command in commands.choices.values():

@@ -21,7 +21,9 @@ import cv2
 import torch
 from einops import rearrange
 
+import magcache
 from comfyui import has_gpu, import_pack
+from engine.sampling.experts import Schedule
 from miniature import export, text
 from miniature.experts import padding_as_one
 from miniature.judge import Verdict, judge
@@ -31,14 +33,17 @@ from videos import write_png
 
 FIRST_PROMPTS = 990_001  # the seed that draws the prompts: not one that training draws from
 AT_ONCE = 16
+MAGCACHE = "magcache"
 MEASURES = ("colour", "shape", "direction", "background", "camera")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to sample; everything else is the node's default. `loras` are (style, expert or "auto", scale)."""
+    """One way to sample; everything else is the node's default. `loras` are (style, expert or "auto", scale); `acceleration` is the node's, or
+    MAGCACHE, the first version's."""
 
     steps: int = 27
+    shift: float = 5.0
     guidance: tuple[float, float] = (3.5, 4.0)
     solver: str = "unipc"
     acceleration: str = "none"
@@ -46,6 +51,9 @@ class Setting:
     prompts: str = "right"
     experts: tuple[str, str] = ("high", "low")
     loras: tuple[tuple[str, str, float], ...] = ()
+
+    def schedule(self) -> Schedule:
+        return Schedule(self.solver, self.steps, self.shift)
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,7 @@ class Miniature:
         self.clip = models.load_text_encoder(export.FILES["text_encoder"], "default")
         self.known: dict[str, torch.Tensor] = {}
         self.model_calls: dict[Setting, int] = {}  # of each setting that was sampled
+        self.all_calls: dict[Setting, int] = {}  # had every step been computed
         for expert in self.experts.values():
             expert.model_options["transformer_options"]["optimized_attention_override"] = padding_as_one(text.LONGEST + 1)
 
@@ -167,14 +176,15 @@ class Miniature:
         return [[torch.cat(states).float(), {}]]
 
     def patched(self, setting: Setting) -> tuple[Any, Any]:
-        """The experts in the order asked for, with the LoRAs on them."""
+        """The experts in the order asked for, with the LoRAs and the peer's cache on them."""
         high, low = (self.experts[name] for name in setting.experts)
         choice = self.pack.nodes.engine.lora.routing.LoraChoice
         stack = []
         for style, target, scale in setting.loras:
             only = target if target in ("high", "low") else "low" if style == "framed" else "high"
             stack.append(choice(export.LORA.format(style, only), scale, "auto" if target == "auto" and style != "framed" else only))
-        return self.pack.nodes.host.models.lora.apply(high, low, stack)[:2] if stack else (high, low)
+        pair = self.pack.nodes.host.models.lora.apply(high, low, stack)[:2] if stack else (high, low)
+        return with_magcache(pair, setting) if setting.acceleration == MAGCACHE else pair
 
     @torch.inference_mode()
     def latents(self, setting: Setting, count: int | None = None) -> torch.Tensor:
@@ -187,24 +197,31 @@ class Miniature:
         plan, sampling, latents = self.pack.nodes.engine.sampling.experts, self.pack.nodes.host.sampling.run, self.pack.nodes.host.video.latents
         empty = latents.empty(self.pack.nodes.engine.video.sizes.Size(SIZE, SIZE), FRAMES)
         empty["samples"] = empty["samples"].repeat(len(prompts), 1, 1, 1, 1)
-        guider = sampling.guider(high, low, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance), 5.0,
-                                 setting.acceleration, setting.boundary)
-        latent, steps = sampling.sample(guider, empty, seed, plan.Schedule(setting.solver, setting.steps, 5.0))
-        self.model_calls[setting] = steps.model_calls()
+        guider = sampling.guider(high, low, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance),
+                                 setting.shift, "none" if setting.acceleration == MAGCACHE else setting.acceleration, setting.boundary)
+        latent, steps = sampling.sample(guider, empty, seed, setting.schedule())
+        skipped = magcache.planned(setting.schedule(), setting.boundary) if setting.acceleration == MAGCACHE else ()
+        self.model_calls[setting] = sum(calls for step, calls in zip(steps.steps, steps.calls(), strict=True) if step.timestep not in skipped)
+        self.all_calls[setting] = steps.model_calls(all_computed=True)
         return latent["samples"]
 
     @torch.inference_mode()
     def clips(self, setting: Setting, count: int | None = None) -> torch.Tensor:
         """Decoded clips (N, T, H, W, 3) as bytes, of all prompts or of the first `count`."""
-        return torch.cat([self._decoded(part) for part in self.latents(setting, count).split(AT_ONCE)])
+        return torch.cat([self.decoded(part) for part in self.latents(setting, count).split(AT_ONCE)])
 
     @torch.inference_mode()
     def through_vae(self, truth: torch.Tensor) -> torch.Tensor:
         """What encoding and decoding leaves of clips (N, T, H, W, 3) of bytes."""
-        return torch.cat([self._decoded(self.vae.encode(clip.float() / 255)) for clip in truth])
+        return torch.cat([self.decoded(self.vae.encode(clip.float() / 255)) for clip in truth])
 
-    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+    def decoded(self, latents: torch.Tensor) -> torch.Tensor:
         return (self.vae.decode(latents).clamp(0, 1) * 255).round().byte().reshape(len(latents), FRAMES, SIZE, SIZE, 3)
+
+
+def with_magcache(pair: tuple[Any, Any], setting: Setting) -> tuple[Any, Any]:
+    skipped = magcache.planned(setting.schedule(), setting.boundary)
+    return magcache.cached(pair[0], skipped), magcache.cached(pair[1], skipped)
 
 
 @dataclass(frozen=True)

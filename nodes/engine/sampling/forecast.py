@@ -76,14 +76,17 @@ def settings_at(acceleration: str, steps: int, guidance: float, high: bool, meas
 
     Guidance multiplies what a forecast gets wrong, and the low-noise expert answers it with a swing: with more of it forecasts are fewer and flatter.
     """
-    settings = measured or (_high(steps, guidance) if high else _low(steps, guidance))
-    return replace(settings, in_a_row=settings.in_a_row + 1) if acceleration == "high" and settings.in_a_row else settings
+    settings = measured or (_high_noise(steps, guidance) if high else _low_noise(steps, guidance))
+    if high or acceleration != "high" or not settings.in_a_row:
+        return settings
+    return replace(settings, in_a_row=settings.in_a_row + 1, nearest=0.9 * settings.nearest)
 
 
-def _high(steps: int, guidance: float) -> ForecastSettings:
-    return ForecastSettings(first=2, in_a_row=min(steps // 4, 3 if guidance <= MODERATE else 2), nearest=0.0, trend=0.75)
+def _high_noise(steps: int, guidance: float) -> ForecastSettings:
+    return ForecastSettings(first=2, in_a_row=min(steps // 4, 3 if guidance <= MODERATE else 2), nearest=0.0, trend=0.6)
 
 
-def _low(steps: int, guidance: float) -> ForecastSettings:
-    moderate = guidance <= MODERATE
-    return ForecastSettings(first=3 if moderate else 4, in_a_row=int(steps >= 10), nearest=0.86 if moderate else 0.9, trend=0.25 if moderate else 0.0)
+def _low_noise(steps: int, guidance: float) -> ForecastSettings:
+    if guidance > MODERATE:
+        return ForecastSettings(first=4, in_a_row=int(steps >= MIN_STEPS), nearest=0.9, trend=0.0)
+    return ForecastSettings(first=3, in_a_row=int(steps >= MIN_STEPS), nearest=0.86, trend=0.4)
