@@ -112,7 +112,8 @@ class Results:
     def measure(self, setting: Setting, reference: torch.Tensor, clips: torch.Tensor) -> Measured:
         latents = self.miniature.latents(setting)
         distance = (latents - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
-        return Measured(self.miniature.model_calls[setting] / self.miniature.all_calls[setting], psnr_of_each(self.miniature.decoded(latents), clips), tuple(distance.tolist()))
+        share = self.miniature.model_calls[setting] / self.miniature.all_calls[setting]
+        return Measured(share, psnr_of_each(self.miniature.decoded(latents), clips), tuple(distance.tolist()))
 
     def file_of(self, setting: Setting) -> Path:
         prompts = [example.caption for example in self.miniature.chosen]
@@ -144,7 +145,8 @@ def row(name: str, way: str, made: Measured, peer: Measured | None) -> str:
     gain = psnr - torch.tensor(peer.psnr)
     error = gain.std() / len(gain) ** 0.5
     holds = made.share < peer.share and psnr.mean() >= torch.tensor(peer.psnr).mean() and psnr.min() >= min(peer.psnr)
-    return "| " + " | ".join([*cells, f"{gain.mean():+.1f} ± {error:.1f}", f"{int((gain > 0).sum())} of {len(gain)}", "" if holds else "**no**"]) + " |"
+    cells += [f"{gain.mean():+.1f} ± {error:.1f}", f"{int((gain > 0).sum())} of {len(gain)}", "" if holds else "**no**"]
+    return "| " + " | ".join(cells) + " |"
 
 
 REPORT = """# What acceleration loses, on prompts nobody tuned on

@@ -1,20 +1,30 @@
 """Measure what forecasts of the velocity would have cost, for any pair of experts, in one run that computes every step."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
 import torch
 
-from ...engine.sampling.calibration import ForecastErrors
-from ...engine.sampling.experts import Guidance, Schedule
+from ...engine.sampling.calibration import ALLOWED, ForecastErrors, StepError, proposed
+from ...engine.sampling.experts import Guidance, Schedule, Step
+from ...engine.sampling.forecast import ForecastSettings, settings_at
 from ..models.memory import Model
 from ..video.latents import Latent
 from .run import guider, solver
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Of one expert: the errors of forecasts of each step, and the settings of `regular` that they propose."""
+
+    errors: list[StepError]
+    settings: ForecastSettings
+
+
 def calibrate(high: Model, low: Model, positive: Any, negative: Any, guidance: Guidance, latent: Latent, seed: int, schedule: Schedule,
-              boundary: float) -> tuple[ForecastErrors, ForecastErrors]:
-    """Errors of the high-noise and the low-noise expert's forecasts."""
+              boundary: float) -> dict[bool, Calibration]:
+    """What forecasts would have cost the high-noise expert (True) and the low-noise one (False), and the settings that follow."""
     experts = guider(high, low, positive, negative, guidance, schedule.shift, "none", boundary)
     sampler, sigmas = solver(schedule.solver), schedule.sigmas()
     plan, errors = experts.plan(sampler, sigmas), {True: ForecastErrors(), False: ForecastErrors()}
@@ -25,4 +35,9 @@ def calibrate(high: Model, low: Model, positive: Any, negative: Any, guidance: G
 
     noise = comfy.sample.prepare_noise(latent["samples"], seed)
     experts.follow(plan, noise, latent["samples"], sampler, sigmas, None, note, True, seed)
-    return errors[True], errors[False]
+    return {high: _calibration(errors[high].errors, [step for step in plan.steps if step.high is high], scale, high)
+            for high, scale in ((True, guidance.high), (False, guidance.low))}
+
+
+def _calibration(errors: list[StepError], steps: list[Step], scale: float, high: bool) -> Calibration:
+    return Calibration(errors, proposed(errors, settings_at("regular", len(steps), scale, high), ALLOWED[high]))
