@@ -146,7 +146,7 @@ def test_the_network_is_called_once_per_step_and_every_step_is_reported(name: st
 
 
 def test_a_plan_that_computes_all_keeps_what_was_said_of_it() -> None:
-    skipping = replace(plan(acceleration="regular"), remark="one half is missing")
-    computed = skipping.computed("another cache is on")
-    assert skipping.skips and not computed.skips
+    forecasting = replace(plan(acceleration="regular"), remark="one half is missing")
+    computed = forecasting.computed("another cache is on")
+    assert forecasting.forecasts and not computed.forecasts
     assert computed.describe().endswith("; one half is missing; another cache is on")

@@ -1,53 +1,93 @@
-"""One run of a pair of experts gives the curves that plan its skips."""
+"""One run of a pair of experts says how well their velocities could have been forecast, and a file beside an expert holds what follows."""
 
 import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from sampling_runs import SHAPE
+from comfyui import folder_table_kept
+from miniature import export
+from sampling_runs import SHAPE, relative_error
+
+OWN = {"first": 4, "in_a_row": 2, "nearest": 0.9, "trend": 0.25}
 
 
-def calibrate(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple, guidance: tuple[float, float] = (3.5, 4.0)) -> Any:
+def calibrate(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple) -> Any:
     plan = pack.nodes.engine.sampling.experts
     positive, negative = ([[prompt[None], {}]] for prompt in prompts)
     calibration = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.calibration")
-    return calibration.calibrate(*experts, positive, negative, plan.Guidance(*guidance), {"samples": torch.zeros(SHAPE)}, 1,
+    return calibration.calibrate(*experts, positive, negative, plan.Guidance(3.5, 4.0), {"samples": torch.zeros(SHAPE)}, 1,
                                  plan.Schedule("unipc", 20, 8.0), 0.875)
 
 
-def test_every_step_of_each_expert_is_measured_for_both_branches(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple) -> None:
-    high, low = calibrate(pack, experts, prompts)
-    assert (len(high.timesteps), len(low.timesteps)) == (11, 9)
-    assert high.timesteps[0] == 999
-    for curve in (high, low):
-        assert curve.ratios[0] == (1.0, 1.0)
-        assert all(0 < ratio < 10 and ratio != 1.0 for pair in curve.ratios[1:] for ratio in pair)
+def test_the_errors_are_those_of_the_guided_velocities(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple) -> None:
+    """Noted a second way, by a function that core calls after guidance."""
+    velocities: list[tuple[float, torch.Tensor]] = []
+
+    def note(args: dict[str, Any]) -> torch.Tensor:
+        sigma = float(args["sigma"][0])
+        velocities.append((sigma * 1000, (args["input"] - args["denoised"]) / sigma))
+        return args["denoised"]
+
+    watched = [expert.clone() for expert in experts]
+    for expert in watched:
+        expert.set_model_sampler_post_cfg_function(note)
+    found = calibrate(pack, tuple(watched), prompts)
+    for high, own in ((True, velocities[:11]), (False, velocities[11:])):
+        held = [error for error in found[high].errors if error.ahead == 1]
+        assert len(held) == len(own) - 2
+        for error, (_, before), (t, here) in zip(held, own[1:], own[2:], strict=False):
+            assert error.t == pytest.approx(t, abs=1e-3)
+            assert error.held == pytest.approx(relative_error(before, here), rel=1e-3)
 
 
-def test_the_ratios_are_those_of_the_blocks_residuals(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple) -> None:
-    """Measured a second way, by PyTorch hooks on the first and the last block."""
-    blocks = experts[0].model.diffusion_model.blocks
-    inputs, residuals = [], []
-    hooks = [blocks[0].register_forward_pre_hook(lambda module, args: inputs.append(args[0])),
-             blocks[-1].register_forward_hook(lambda module, args, output: residuals.append(output - inputs[-1]))]
-    high, _ = calibrate(pack, experts, prompts)
-    for hook in hooks:
-        hook.remove()
-    norms = torch.stack([residual.norm(dim=-1) for residual in residuals])  # (steps, branches in one batch, tokens)
-    by_hooks = (norms[1:] / norms[:-1]).mean(dim=-1)
-    measured = torch.tensor(high.ratios[1:])
-    torch.testing.assert_close(measured.sort(dim=-1).values, by_hooks.cpu().sort(dim=-1).values, rtol=1e-4, atol=1e-5)
+def test_experts_whose_velocity_turns_fast_are_forecast_less(pack: ModuleType) -> None:
+    calibration, forecast = pack.nodes.engine.sampling.calibration, pack.nodes.engine.sampling.forecast
+    usual = forecast.ForecastSettings(first=2, in_a_row=3, nearest=0.0, trend=0.6)
+    proposals = []
+    for turn in (0.02, 0.08, 3.0):
+        errors = calibration.ForecastErrors()
+        for step in range(12):
+            angle = torch.tensor(turn * step)
+            errors.note(1000.0 - 10 * step, torch.stack([angle.cos(), angle.sin()]))
+        proposals.append(calibration.proposed(errors.errors, usual, 0.13))
+    assert proposals[0].in_a_row > proposals[1].in_a_row > proposals[2].in_a_row == 0
 
 
-def test_the_calibrated_curve_plans_skips(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple) -> None:
-    caching = pack.nodes.engine.sampling.caching
-    high, _ = calibrate(pack, experts, prompts)
-    assert any(caching.plan_skips(high.timesteps, high, caching.CacheSettings(max_error=10.0, max_skips=2, retention=0.2)))
+@pytest.fixture
+def beside(pack: ModuleType, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """Writes the text beside a copy of the miniature's high-noise expert, and loads that."""
+    name = export.FILES["high_noise_model"]
+    (tmp_path / name).symlink_to(export.MODELS / "diffusion_models" / name)
+
+    def load(text: str) -> Any:
+        (tmp_path / name).with_suffix(".forecast.json").write_text(text, encoding="utf-8")
+        return pack.nodes.host.models.files.load_expert(name, "default")
+
+    import folder_paths
+    with folder_table_kept():
+        folder_paths.add_model_folder_path("diffusion_models", str(tmp_path), is_default=True)
+        yield load
 
 
-def test_guidance_one_leaves_a_branch_unmeasured_and_is_refused(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple) -> None:
-    with pytest.raises(ValueError, match="guidance is 1.0 / 4.0; calibration measures both branches"):
-        calibrate(pack, experts, prompts, guidance=(1.0, 4.0))
+def test_settings_beside_an_experts_file_take_the_place_of_the_packs(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple,
+                                                                     beside: Callable[[str], Any]) -> None:
+    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
+    positive, negative = ([[prompt[None], {}]] for prompt in prompts)
+    high = beside(json.dumps(OWN)).clone()
+    guider = sampling.guider(high, experts[1], positive, negative, plan.Guidance(3.5, 4.0), 5.0, "regular", 0.875)
+    made = guider.plan(sampling.solver("unipc"), plan.Schedule("unipc", 27, 5.0).sigmas()).steps
+    assert "".join("X" if step.trend is None else "." for step in made) == "XXXX..X..X..XXX.X.X.X.X.XXX"
+    assert {step.trend for step in made if step.high} == {None, 0.25}
+
+
+@pytest.mark.parametrize(("text", "named"), [('{"first": 1, "in_a_row": 2, "nearest": 0.9, "trend": 0.25}', "first is 1"), ("{", "Expecting"),
+                                             ('{"first": 4}', "in_a_row"), ("[]", "must be a mapping")])
+def test_settings_that_cannot_be_used_are_refused_with_their_files_name(beside: Callable[[str], Any], text: str, named: str) -> None:
+    with pytest.raises(ValueError, match=f"forecast.json' beside the expert's file cannot be used: .*{named}"):
+        beside(text)

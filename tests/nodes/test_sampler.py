@@ -227,40 +227,6 @@ def test_nothing_is_left_on_the_users_models(sample: Sample, experts: tuple[Any,
         assert expert.model.model_sampling is sampling
 
 
-class BlockCounter:
-    """Counts how often the blocks of both experts really run."""
-
-    def __init__(self, experts: tuple[Any, Any]) -> None:
-        self.count = 0
-        self.hooks = [block.register_forward_hook(self.increase) for expert in experts for block in expert.model.diffusion_model.blocks]
-
-    def increase(self, *_: Any) -> None:
-        self.count += 1
-
-    def __enter__(self) -> "BlockCounter":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for hook in self.hooks:
-            hook.remove()
-
-
-@pytest.mark.parametrize(("acceleration", "computed_steps"), [("none", 27), ("regular", 18)])
-def test_skipped_steps_run_no_block(sample: Sample, experts: tuple[Any, Any], acceleration: str, computed_steps: int) -> None:
-    blocks = len(experts[0].model.diffusion_model.blocks)
-    with BlockCounter(experts) as counter:
-        sample("unipc", 27, 5.0, (1.0, 1.0), 0.875, acceleration=acceleration)
-    assert counter.count == blocks * computed_steps
-
-
-def test_a_cache_that_skips_nothing_changes_no_bit(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The block patches are in place for every step, but the plan lets no step skip: the result is that of `none`."""
-    cache = pack.nodes.host.sampling.acceleration.BlockCache
-    original = cache.patched
-    monkeypatch.setattr(cache, "patched", lambda self, options, skip: original(self, options, skip=False))
-    assert torch.equal(sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration="regular"), sample("unipc", 12, 5.0, (3.5, 4.0), 0.875))
-
-
 @pytest.mark.parametrize("acceleration", ["none", "regular"])
 def test_branches_batched_or_apart_give_the_same_video(exact_sample: Sample, monkeypatch: pytest.MonkeyPatch, acceleration: str) -> None:
     import comfy.model_base
@@ -272,30 +238,6 @@ def test_branches_batched_or_apart_give_the_same_video(exact_sample: Sample, mon
         apart = exact_sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration=acceleration)
         assert {branches for _, _, branches in calls} == {(0,), (1,)}
     torch.testing.assert_close(together, apart, rtol=0, atol=TOLERANCE)
-
-
-def test_acceleration_stays_close_and_runs_alike_twice(sample: Sample) -> None:
-    exact = sample("unipc", 27, 5.0, (3.5, 4.0), 0.875)
-    fast = sample("unipc", 27, 5.0, (3.5, 4.0), 0.875, acceleration="regular")
-    assert torch.equal(fast, sample("unipc", 27, 5.0, (3.5, 4.0), 0.875, acceleration="regular"))
-    assert 0 < (fast - exact).norm() / exact.norm() < 0.2
-
-
-def test_block_patches_of_other_packs_keep_working(sample: Sample, experts: tuple[Any, Any]) -> None:
-    seen = []
-
-    def patch(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-        seen.append(args["img"].shape)
-        return extra["original_block"](args)
-
-    high = experts[0]
-    kept, high.model_options = high.model_options, dict(high.model_options, transformer_options=dict(high.model_options["transformer_options"]))
-    high.set_model_patch_replace(patch, "dit", "double_block", 0)
-    try:
-        sample("unipc", 27, 5.0, (1.0, 1.0), 0.875, acceleration="regular")
-    finally:
-        high.model_options = kept
-    assert len(seen) == 6  # twelve high steps, six of them computed
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
@@ -345,25 +287,6 @@ def test_the_published_sigmas_hold_every_level_the_network_is_told(pack: ModuleT
     assert all(torch.isclose(torch.tensor(sigma), published, rtol=1e-6).any() for sigma, published in seen)
 
 
-def test_context_windows_run_with_the_official_solver(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any]) -> None:
-    """Windows evaluate one prompt several times in a step, so that acceleration must step aside."""
-    context_windows = importlib.import_module("comfy.context_windows")
-    sampling, plan = pack.nodes.host.sampling.run, pack.nodes.engine.sampling.experts
-    windowed = []
-    for expert in experts:
-        clone = expert.clone()
-        clone.model_options["context_handler"] = context_windows.IndexListContextHandler(
-            context_schedule=context_windows.get_matching_context_schedule("standard_static"),
-            fuse_method=context_windows.get_matching_fuse_method("pyramid"), context_length=4, context_overlap=1, dim=2)
-        context_windows.create_prepare_sampling_wrapper(clone)
-        windowed.append(clone)
-    results = {}
-    for acceleration in ("none", "regular"):
-        guider = sampling.guider(*windowed, *conditioning, plan.Guidance(3.5, 4.0), 5.0, acceleration, 0.875)
-        results[acceleration] = sampling.sample(guider, {"samples": torch.zeros(1, 16, 7, 4, 6)}, 1, plan.Schedule("unipc", 12, 5.0))[0]["samples"]
-    assert torch.equal(results["none"], results["regular"])
-
-
 def test_post_cfg_functions_run_once_per_step_on_their_expert(sample: Sample, experts: tuple[Any, Any]) -> None:
     seen: list[str] = []
     kept = [expert.model_options for expert in experts]
@@ -394,21 +317,6 @@ def test_a_mask_function_of_the_model_is_used(pack: ModuleType, experts: tuple[A
     guider = sampling.guider(*masked, *conditioning, plan.Guidance(1.0, 1.0), 5.0, "none", 0.875)
     sampling.sample(guider, {"samples": torch.randn(SHAPE), "noise_mask": torch.ones(1, 1, *SHAPE[2:])}, 1, plan.Schedule("unipc", 4, 5.0))
     assert len(levels) == 4
-
-
-def test_running_out_of_memory_turns_acceleration_off_and_goes_on(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    import comfy.model_management
-    cache = pack.nodes.host.sampling.acceleration.BlockCache
-    original, tries = cache._keep, []
-
-    def keep(self: Any, *args: Any) -> None:
-        tries.append(1)
-        if len(tries) == 3:
-            raise comfy.model_management.OOM_EXCEPTION("no room for a residual")
-        original(self, *args)
-
-    monkeypatch.setattr(cache, "_keep", keep)
-    assert torch.equal(sample("unipc", 12, 5.0, (3.5, 4.0), 0.875, acceleration="regular"), sample("unipc", 12, 5.0, (3.5, 4.0), 0.875))
 
 
 def test_other_wan_models_are_named(pack: ModuleType, experts: tuple[Any, Any], conditioning: tuple[Any, Any],
