@@ -54,14 +54,14 @@ def sent_prompt(page: Page) -> Prompt:
     return {node_id: {"class_type": node["class_type"], "inputs": node["inputs"]} for node_id, node in prompt.items()}
 
 
-def expect_bars(page: Page, high: int, low: int, skipped: int | None = None) -> None:
-    """Wait until the schedule plot shows so many steps of each expert, so many of them skipped."""
+def expect_bars(page: Page, high: int, low: int, forecast: int | None = None) -> None:
+    """Wait until the schedule plot shows so many steps of each expert, so many of them forecast."""
     page.wait_for_function("""([high, low]) => {
         const count = expert => document.querySelectorAll(`.wan22-schedule [data-expert=${expert}]`).length
         return count('high') === high && count('low') === low
     }""", arg=[high, low])
-    if skipped is not None:
-        assert page.locator(".wan22-schedule [data-skipped=true]").count() == skipped
+    if forecast is not None:
+        assert page.locator(".wan22-schedule [data-forecast=true]").count() == forecast
 
 
 def wait_for_drawing(page: Page, pictures: int = 4) -> None:

@@ -1,4 +1,4 @@
-// The picture of a schedule: a bar per step, as high as its sigma, in the colour of its expert, faded where the step is skipped.
+// The picture of a schedule: a bar per step, as high as its sigma, in the colour of its expert, faded where the step is forecast.
 const SVG = "http://www.w3.org/2000/svg";
 const EXPERTS = /** @type {const} */ (["high", "low"]);
 /** @typedef {{ text: string, experts: (typeof EXPERTS)[number][], sigmas: number[], calls: number[], all_calls: number, boundary: number }} Plan */
@@ -24,10 +24,10 @@ function shape(name, attributes, ...children) {
  * @param {number} step
  */
 function bar({ sigmas, experts, calls }, step) {
-  const skipped = calls[step] === 0;
+  const forecast = calls[step] === 0;
   const element = shape("rect", { x: step + 0.1, width: 0.8, y: 0, height: sigmas[step], fill: COLOURS[experts[step]] });
-  element.setAttribute("fill-opacity", skipped ? "0.3" : "1");
-  Object.assign(element.dataset, { expert: experts[step], skipped });
+  element.setAttribute("fill-opacity", forecast ? "0.3" : "1");
+  Object.assign(element.dataset, { expert: experts[step], forecast });
   return element;
 }
 
@@ -55,7 +55,7 @@ function legend({ experts, calls, all_calls }) {
   const parts = EXPERTS.map((name) => ({ name, count: experts.filter((one) => one === name).length })).filter(({ count }) => count);
   const counts = parts.flatMap(({ name, count }, index) => [text(index ? " + " : ""), text("\u25a0 ", COLOURS[name]), text(`${count} ${name}`)]);
   const made = calls.reduce((sum, count) => sum + count, 0);
-  const saving = made < all_calls ? ` of ${all_calls} calls (faded: skipped)` : " calls";
+  const saving = made < all_calls ? ` of ${all_calls} calls (faded: forecast)` : " calls";
   return [...counts, text(`, ${made}${saving}`)];
 }
 

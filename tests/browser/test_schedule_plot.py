@@ -35,13 +35,13 @@ def words(page: Page) -> str:
 
 
 def test_the_plot_shows_the_schedule_and_follows_the_widgets(text_to_video: Page) -> None:
-    expect_bars(text_to_video, 12, 15, skipped=9)
-    assert words(text_to_video).split("\u25a0 ")[1:] == ["12 high + ", "15 low, 36 of 54 calls (faded: skipped)"]
+    expect_bars(text_to_video, 12, 15, forecast=13)
+    assert words(text_to_video).split("\u25a0 ")[1:] == ["12 high + ", "15 low, 28 of 54 calls (faded: forecast)"]
     heights = [float(height) for height in text_to_video.eval_on_selector_all(
         ".wan22-schedule rect", "bars => bars.map(bar => bar.getAttribute('height'))")]
     assert heights == sorted(heights, reverse=True) and heights[0] == pytest.approx(1, abs=0.001)
     text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 4])
-    expect_bars(text_to_video, 2, 2, skipped=0)
+    expect_bars(text_to_video, 2, 2, forecast=0)
     assert words(text_to_video).endswith("2 low, 8 calls")
     text_to_video.evaluate(SET, ["Wan22Sampler", "boundary", 0])
     expect_bars(text_to_video, 4, 0)

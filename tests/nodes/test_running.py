@@ -50,7 +50,7 @@ def test_the_schedule_is_reported(server: ComfyUI, small_prompt: Build) -> None:
     prompt = small_prompt(steps=27, seed=104)
     prompt["show"] = {"class_type": "PreviewAny", "inputs": {"source": [workflows.nodes_of(prompt, "Wan22Sampler")[0], 1]}}
     outputs = server.run(prompt)
-    line = "27 steps: 12 high (t 999..878) + 15 low (t 861..161), guidance 3.5 / 4.0, 36 model calls (9 steps skipped, 18 calls saved)"
+    line = "27 steps: 12 high (t 999..878) + 15 low (t 861..161), guidance 3.5 / 4.0, 28 model calls (13 steps forecast, 26 calls saved)"
     assert line in outputs["show"]["text"][0]
     assert line in server.log()[seen:]
 
