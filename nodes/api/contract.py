@@ -65,7 +65,7 @@ class TextToVideoInput(_Model):
     enable_safety_checker: bool = Field(False, description="Check the prompt before anything is made.")
     enable_output_safety_checker: bool = Field(False, description="Check the video before it is given out.")
     enable_prompt_expansion: bool = Field(False, description="Let a language model add detail to the prompt.")
-    acceleration: Literal["none", "regular"] = Field("regular", description="'regular' leaves out steps that change little; 'none' computes all.")
+    acceleration: Literal["none", "regular"] = Field("regular", description="'regular' forecasts steps that change little; 'none' computes all.")
     guidance_scale: float = Field(3.5, ge=1, le=10, description="How closely the high-noise steps follow the prompt.")
     guidance_scale_2: float = Field(4.0, ge=1, le=10, description="How closely the low-noise steps follow the prompt.")
     shift: float = Field(5.0, ge=1, le=10, description="Moves the steps towards high noise: above 1, more of them decide on composition and motion.")
