@@ -30,6 +30,7 @@ STEPS, SHIFTS, SOLVERS = (20, 30, 40), (3.0, 8.0, 12.0), ("dpm++", "euler")
 GUIDANCES = ((1.0, 1.0), (5.0, 6.0), (6.0, 5.0))
 LORAS = {"striped": (STRIPED,), "reversed": (REVERSED,), "framed": (FRAMED,)}
 COMBINATIONS, COMBINATION_SEED = 10, 21
+DECIDING = ("experts.py", "forecast.py", "schedules.py", "solvers.py")  # of engine/sampling: what an accelerated run follows from
 
 
 def settings() -> dict[str, Setting]:
@@ -123,7 +124,7 @@ class Results:
 
 def sampling_code(setting: Setting) -> str:
     """A hash of the code that a way's numbers follow from."""
-    files = [Path(magcache.__file__)] if setting.acceleration == MAGCACHE else sorted((ROOT / "nodes" / "engine" / "sampling").glob("*.py"))
+    files = [Path(magcache.__file__)] if setting.acceleration == MAGCACHE else [ROOT / "nodes" / "engine" / "sampling" / name for name in DECIDING]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -208,15 +208,18 @@ class Miniature:
     @torch.inference_mode()
     def clips(self, setting: Setting, count: int | None = None) -> torch.Tensor:
         """Decoded clips (N, T, H, W, 3) as bytes, of all prompts or of the first `count`."""
-        return torch.cat([self.decoded(part) for part in self.latents(setting, count).split(AT_ONCE)])
+        return self.decoded(self.latents(setting, count))
 
     @torch.inference_mode()
     def through_vae(self, truth: torch.Tensor) -> torch.Tensor:
         """What encoding and decoding leaves of clips (N, T, H, W, 3) of bytes."""
-        return torch.cat([self.decoded(self.vae.encode(clip.float() / 255)) for clip in truth])
+        return self.decoded(torch.cat([self.vae.encode(clip.float() / 255) for clip in truth]))
 
+    @torch.inference_mode()
     def decoded(self, latents: torch.Tensor) -> torch.Tensor:
-        return (self.vae.decode(latents).clamp(0, 1) * 255).round().byte().reshape(len(latents), FRAMES, SIZE, SIZE, 3)
+        """Clips (N, T, H, W, 3) of bytes of sampled latents."""
+        decoded = torch.cat([self.vae.decode(part) for part in latents.split(AT_ONCE)])
+        return (decoded.clamp(0, 1) * 255).round().byte().reshape(len(latents), FRAMES, SIZE, SIZE, 3)
 
 
 def with_magcache(pair: tuple[Any, Any], setting: Setting) -> tuple[Any, Any]:

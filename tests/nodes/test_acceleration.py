@@ -142,17 +142,18 @@ def test_what_evaluates_a_prompt_more_than_once_in_a_step_is_accelerated(experts
 
 
 def test_what_a_mask_keeps_is_kept_at_forecast_steps_too(exact_sample: Sample, sampled: Callable[..., torch.Tensor]) -> None:
+    """With euler; the official solvers' whole timesteps move even what is kept by a thousandth."""
     start, mask = torch.randn(SHAPE), torch.zeros(1, 1, *SHAPE[2:])
     kept = SHAPE[-1] // 2
     mask[..., kept:] = 1
     latent = {"samples": start, "noise_mask": mask}
-    fast, exact = (sampled(exact_sample.experts, acceleration, latent, steps=20) for acceleration in ("regular", "none"))
+    fast, exact = (sampled(exact_sample.experts, acceleration, latent, steps=20, solver="euler") for acceleration in ("regular", "none"))
     torch.testing.assert_close(fast[..., :kept], start[..., :kept], rtol=0, atol=1e-7)
     assert 0 < relative_error(fast[..., kept:], exact[..., kept:]) < NEAR
 
 
 def test_part_of_a_schedule_is_accelerated(experts: tuple[Any, Any], sampled: Callable[..., torch.Tensor]) -> None:
-    start = {"samples": sampled(experts, "none")}
+    start = {"samples": 0.2 * noise(2)}
     with block_runs(experts) as runs:
         fast = sampled(experts, "regular", start, steps=20, denoise=0.6)
     assert len(runs) < 20

@@ -58,7 +58,7 @@ def rejection(server: ComfyUI, prompt: Prompt) -> str:
     ({"boundary": 1.5}, ["boundary", "1.5", "1.0"]),
     ({"guidance_scale": -1.0}, ["guidance_scale", "-1.0", "0.0"]),
     ({"solver": "ddim"}, ["solver is 'ddim'", "unipc, dpm++, euler"]),
-    ({"acceleration": "warp"}, ["acceleration is 'warp'", "regular, none"]),
+    ({"acceleration": "warp"}, ["acceleration is 'warp'", "none, regular, high"]),
     ({"frames_per_second": 61}, ["frames_per_second", "61", "60"]),
     ({"video_quality": "ultra"}, ["video_quality is 'ultra'", "low, medium, high, maximum"]),
     ({"video_write_mode": "slow"}, ["video_write_mode is 'slow'", "fast, balanced, small"]),

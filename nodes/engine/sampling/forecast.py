@@ -77,9 +77,9 @@ def settings_at(acceleration: str, steps: int, guidance: float, high: bool, meas
     Guidance multiplies what a forecast gets wrong, and the low-noise expert answers it with a swing: with more of it forecasts are fewer and flatter.
     """
     settings = measured or (_high_noise(steps, guidance) if high else _low_noise(steps, guidance))
-    if high or acceleration != "high" or not settings.in_a_row:
+    if high or acceleration == "regular":
         return settings
-    return replace(settings, in_a_row=settings.in_a_row + 1, nearest=0.9 * settings.nearest)
+    return replace(settings, in_a_row=min(MAX_IN_A_ROW, settings.in_a_row + 1), nearest=0.9 * settings.nearest)
 
 
 def _high_noise(steps: int, guidance: float) -> ForecastSettings:
