@@ -21,7 +21,7 @@ from pathlib import Path
 from comfyui import ROOT, has_gpu, import_pack
 from compare_report import Row, summary_table, write_report
 from demo import draw
-from engine.sampling.experts import ACCELERATIONS
+from engine.sampling.forecast import ACCELERATIONS
 from engine.sampling.solvers import SOLVERS
 from engine.video.sizes import Size, video_size
 from likeness import likeness

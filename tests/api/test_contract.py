@@ -10,7 +10,7 @@ from wan22.api.errors import InvalidRequest
 
 import hosted_contract as hosted
 from engine.interpolation.checkpoints import FAMILIES
-from engine.sampling.experts import ACCELERATIONS
+from engine.sampling.forecast import ACCELERATIONS
 from engine.video.formats import QUALITIES, WRITE_MODES
 from engine.video.sizes import ASPECT_RATIOS, MAX_FRAMES, MIN_FRAMES, RESOLUTIONS
 

@@ -91,13 +91,15 @@ def test_forecasts_of_no_step_change_no_bit(solver: str) -> None:
 
 def test_a_forecast_corrects_nothing_in_unipc() -> None:
     """Whatever the forecast says, the point it is made at stays: what follows starts from there."""
-    seen: dict[bool, list[torch.Tensor]] = {True: [], False: []}
-    sigmas = Schedule("unipc", 12, 3.0).sigmas().tolist()
-    for told in seen:
-        SOLVERS["unipc"].solve(lambda x, sigma: torch.sin(3 * x) * sigma, torch.ones(2, dtype=torch.float64), sigmas,
-                               lambda step, x0, x, told=told: seen[told].append(x), frozenset((5,)) if told else frozenset())
-    assert all(torch.equal(*pair) for pair in zip(seen[True][:6], seen[False][:6], strict=True))
-    assert not torch.equal(seen[True][6], seen[False][6])
+    def points(forecasts: tuple[int, ...]) -> list[torch.Tensor]:
+        seen: list[torch.Tensor] = []
+        SOLVERS["unipc"].solve(lambda x, sigma: torch.sin(3 * x) * sigma, torch.ones(2, dtype=torch.float64),
+                               Schedule("unipc", 12, 3.0).sigmas().tolist(), lambda step, x0, x: seen.append(x), forecasts)
+        return seen
+
+    with_forecast, without = points((5,)), points(())
+    assert all(torch.equal(*pair) for pair in zip(with_forecast[:6], without[:6], strict=True))
+    assert not torch.equal(with_forecast[6], without[6])
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------------------------------------

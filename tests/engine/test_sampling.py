@@ -106,7 +106,7 @@ def trajectory(sigma: float) -> torch.Tensor:
 
 
 def worst_error(name: str, sigmas: list[float]) -> float:
-    end = SOLVERS[name].solve(gaussian_denoiser, trajectory(sigmas[0]), sigmas, lambda *_: None)
+    end = SOLVERS[name].solve(gaussian_denoiser, trajectory(sigmas[0]), sigmas, lambda *_: None, ())
     return (end - trajectory(sigmas[-1])).abs().max().item()
 
 
@@ -126,7 +126,7 @@ def test_higher_order_is_closer_at_the_hosted_settings() -> None:
 def test_a_network_that_knows_the_answer_is_believed(name: str, steps: int) -> None:
     answer = torch.linspace(-1, 1, 9, dtype=torch.float64)
     sigmas = SOLVERS[name].sigmas(steps, 5.0).tolist()
-    result = SOLVERS[name].solve(lambda x, sigma: answer, trajectory(sigmas[0]), sigmas, lambda *_: None)
+    result = SOLVERS[name].solve(lambda x, sigma: answer, trajectory(sigmas[0]), sigmas, lambda *_: None, ())
     torch.testing.assert_close(result, answer)
 
 
@@ -140,7 +140,7 @@ def test_the_network_is_called_once_per_step_and_every_step_is_reported(name: st
         return gaussian_denoiser(x, sigma)
 
     sigmas = SOLVERS[name].sigmas(9, 5.0).tolist()
-    SOLVERS[name].solve(predict, torch.zeros(1), sigmas, lambda step, x0, x: reports.append(step))
+    SOLVERS[name].solve(predict, torch.zeros(1), sigmas, lambda step, x0, x: reports.append(step), ())
     assert calls == sigmas[:-1]
     assert reports == list(range(9))
 

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from miniature import export
-from miniature.evaluate import DEFAULT, FIRST_PROMPTS, NONE, STRIPED, Miniature, Run, Scores, Setting, psnr, scores
+from miniature.evaluate import DEFAULT, FIRST_PROMPTS, MAGCACHE, NONE, STRIPED, Miniature, Run, Scores, Setting, psnr, scores
 from miniature.fidelity import MEASURES, STRIPES, Fidelity, fidelity, mean, standard_error
 from miniature.scenes import PLAIN, examples
 
 UNIT = Run("euler", replace(NONE, solver="euler"))
-WAYS = (UNIT, Run("regular", DEFAULT), *(Run(f"{steps} steps", replace(NONE, steps=steps)) for steps in (22, 18, 14, 10, 8)))
+WAYS = (UNIT, Run("regular", DEFAULT), *(Run(name, replace(NONE, acceleration=name)) for name in ("high", MAGCACHE)),
+        *(Run(f"{steps} steps", replace(NONE, steps=steps)) for steps in (22, 18, 14, 10, 8)))
 WORDS = ("colour", "shape", "direction")
 
 

@@ -17,6 +17,7 @@ import torch
 import videos
 from comfyui import ROOT, folder_table_kept
 from miniature import evaluate, export
+from miniature.acceleration import psnr_of_each
 from miniature.evaluate import DEFAULT, FRAMED, NONE, REVERSED, STRIPED, Scores, Setting
 from miniature.judge import judge
 from miniature.recipe import STYLES
@@ -55,6 +56,16 @@ def test_colour_shape_and_motion_are_those_of_the_prompt(drawn: Drawn):
     assert right["colour"] >= 0.9
     assert right["shape"] >= 0.75
     assert right["direction"] >= 0.85
+
+
+def test_the_default_is_nearer_to_none_than_magcache_with_fewer_calls(drawn: Drawn):
+    """On each of these prompts; on more of them, at other settings, with numbers: python dev.py miniature acceleration."""
+    exact, ours, peer = (drawn.clips(setting, PROMPTS) for setting in (NONE, DEFAULT, replace(NONE, acceleration=evaluate.MAGCACHE)))
+    nearness, of_peer = (torch.tensor(psnr_of_each(made, exact)) for made in (ours, peer))
+    assert (nearness > of_peer).float().mean() >= 0.75
+    assert nearness.mean() > of_peer.mean() + 1
+    calls, all_calls = drawn.miniature.model_calls, drawn.miniature.all_calls
+    assert calls[DEFAULT] <= 0.55 * all_calls[DEFAULT] < calls[replace(NONE, acceleration=evaluate.MAGCACHE)]
 
 
 def test_another_prompt_draws_something_else(drawn: Drawn):

@@ -13,7 +13,7 @@ import compare
 import compare_report
 import tiny_weights
 import videos
-from engine.sampling.experts import ACCELERATIONS
+from engine.sampling.forecast import ACCELERATIONS
 from likeness import Likeness, likeness
 from model_choice import choices
 from side_by_side import write_side_by_side
