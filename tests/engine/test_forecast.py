@@ -18,7 +18,7 @@ GUIDANCE = Guidance(3.5, 4.0)
 def plan(steps: int = 27, shift: float = 5.0, boundary: float = 0.875, guidance: Guidance = GUIDANCE, acceleration: str = "regular",
          solver: str = "unipc") -> StepPlan:
     sigmas = Schedule(solver, steps, shift).sigmas().tolist()[:-1]
-    return plan_steps(sigmas, [SOLVERS[solver].timestep(sigma) for sigma in sigmas], boundary, guidance, acceleration)
+    return plan_steps(sigmas, [SOLVERS[solver].timestep(sigma) for sigma in sigmas], boundary, guidance, acceleration, solver)
 
 
 def share(made: StepPlan) -> float:

@@ -9,16 +9,21 @@ found on prompts/tuning.txt; prompts/judging.txt is what this command reads.
 
 import argparse
 import hashlib
+import inspect
 import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import magcache
 from comfyui import ROOT
+from engine.sampling import solvers
+from engine.sampling.experts import Guidance, plan_steps
+from engine.sampling.forecast import VelocityForecast
 from miniature import export
 from miniature.evaluate import FRAMED, MAGCACHE, NONE, REVERSED, STRIPED, Miniature, Setting
 from miniature.scenes import Example, scene_of
@@ -30,7 +35,6 @@ STEPS, SHIFTS, SOLVERS = (20, 30, 40), (3.0, 8.0, 12.0), ("dpm++", "euler")
 GUIDANCES = ((1.0, 1.0), (5.0, 6.0), (6.0, 5.0))
 LORAS = {"striped": (STRIPED,), "reversed": (REVERSED,), "framed": (FRAMED,)}
 COMBINATIONS, COMBINATION_SEED = 10, 21
-DECIDING = ("experts.py", "forecast.py", "schedules.py", "solvers.py")  # of engine/sampling: what an accelerated run follows from
 
 
 def settings() -> dict[str, Setting]:
@@ -117,15 +121,19 @@ class Results:
         return Measured(share, psnr_of_each(self.miniature.decoded(latents), clips), tuple(distance.tolist()))
 
     def file_of(self, setting: Setting) -> Path:
-        prompts = [example.caption for example in self.miniature.chosen]
-        key = json.dumps([asdict(setting), prompts, sampling_code(setting)])
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        key = [asdict(setting), [example.caption for example in self.miniature.chosen], followed(setting)]
+        return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
 
 
-def sampling_code(setting: Setting) -> str:
-    """A hash of the code that a way's numbers follow from."""
-    files = [Path(magcache.__file__)] if setting.acceleration == MAGCACHE else [ROOT / "nodes" / "engine" / "sampling" / name for name in DECIDING]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+def followed(setting: Setting) -> list[Any]:
+    """What a way's numbers follow from, beside the setting: the steps that are left out, and the code of what takes their place."""
+    code = [Path(inspect.getfile(solvers)).read_text(encoding="utf-8")]
+    if setting.acceleration == MAGCACHE:
+        return [magcache.planned(setting.schedule(), setting.boundary), inspect.getsource(magcache.ResidualCache), *code]
+    sigmas, solver = setting.schedule().sigmas().tolist()[:-1], solvers.solver_named(setting.solver)
+    plan = plan_steps(sigmas, [solver.timestep(sigma) for sigma in sigmas], setting.boundary, Guidance(*setting.guidance), setting.acceleration,
+                      setting.solver)
+    return [[step.trend for step in plan.steps], inspect.getsource(VelocityForecast), *code]
 
 
 def psnr_of_each(made: torch.Tensor, reference: torch.Tensor) -> tuple[float, ...]:

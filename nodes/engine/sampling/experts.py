@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from ..choices import check_choice, check_range
-from .forecast import ACCELERATIONS, MIN_STEPS, NOTHING_MEASURED, Measured, plan_forecasts, settings_at
+from .forecast import ACCELERATIONS, MIN_STEPS, NOTHING_MEASURED, ForecastSettings, Measured, plan_forecasts, settings_at
 from .schedules import MAX_SHIFT, MAX_STEPS, TRAIN_TIMESTEPS
 from .solvers import solver_named
 
@@ -116,7 +116,7 @@ def _describe_part(name: str, steps: Sequence[Step]) -> str:
 
 
 def plan_steps(sigmas: Sequence[float], timesteps: Sequence[float], boundary: float, guidance: Guidance, acceleration: str,
-               measured: Measured = NOTHING_MEASURED) -> StepPlan:
+               solver: str = "unipc", measured: Measured = NOTHING_MEASURED) -> StepPlan:
     """Give each step to its expert and mark those that acceleration forecasts; `sigmas` and `timesteps` of the N calls, without the final 0.
 
     The last step is always computed. `measured`: settings of `regular` in place of the pack's.
@@ -128,14 +128,14 @@ def plan_steps(sigmas: Sequence[float], timesteps: Sequence[float], boundary: fl
         return StepPlan(steps, guidance)
     if len(steps) < MIN_STEPS:
         return StepPlan(steps, guidance, f"acceleration off: below {MIN_STEPS} steps it does not pay")
-    planned = [step for high, scale in ((True, guidance.high), (False, guidance.low))
-               for step in forecast_steps(steps, high, acceleration, scale, measured)]
+    planned = []
+    for high, scale in ((True, guidance.high), (False, guidance.low)):
+        own = [step for step in steps if step.high is high]
+        planned += forecast_steps(own, settings_at(acceleration, solver, len(own), scale, high, measured.get(high)))
     return StepPlan((*planned[:-1], steps[-1]), guidance)
 
 
-def forecast_steps(steps: Sequence[Step], high: bool, acceleration: str, scale: float, measured: Measured) -> list[Step]:
+def forecast_steps(steps: Sequence[Step], settings: ForecastSettings) -> list[Step]:
     """The steps of one expert, the trend set on those that are forecast."""
-    own = [step for step in steps if step.high is high]
-    settings = settings_at(acceleration, len(own), scale, high, measured.get(high))
-    forecasts = plan_forecasts([step.timestep for step in own], settings)
-    return [replace(step, trend=settings.trend) if forecast else step for step, forecast in zip(own, forecasts, strict=True)]
+    forecasts = plan_forecasts([step.timestep for step in steps], settings)
+    return [replace(step, trend=settings.trend) if forecast else step for step, forecast in zip(steps, forecasts, strict=True)]

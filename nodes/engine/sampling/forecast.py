@@ -71,19 +71,21 @@ class VelocityForecast:
         return torch.lerp(velocity, earlier, -trend * min(1.0, (t - last) / (last - before))) if trend else velocity
 
 
-def settings_at(acceleration: str, steps: int, guidance: float, high: bool, measured: ForecastSettings | None = None) -> ForecastSettings:
-    """The settings of `acceleration` for an expert that takes so many steps with this guidance; `measured` takes the place of those of `regular`.
+def settings_at(acceleration: str, solver: str, steps: int, guidance: float, high: bool, measured: ForecastSettings | None = None) -> ForecastSettings:
+    """The settings of `acceleration` for an expert that takes so many steps with this guidance; `measured`: in place of those of `regular`.
 
     Guidance multiplies what a forecast gets wrong, and the low-noise expert answers it with a swing: with more of it forecasts are fewer and flatter.
+    DPM-Solver++, which extrapolates from what it is told, wants them fewer too.
     """
-    settings = measured or (_high_noise(steps, guidance) if high else _low_noise(steps, guidance))
+    settings = measured or (_high_noise(solver, steps, guidance) if high else _low_noise(steps, guidance))
     if high or acceleration == "regular":
         return settings
     return replace(settings, in_a_row=min(MAX_IN_A_ROW, settings.in_a_row + 1), nearest=0.9 * settings.nearest)
 
 
-def _high_noise(steps: int, guidance: float) -> ForecastSettings:
-    return ForecastSettings(first=2, in_a_row=min(steps // 4, 3 if guidance <= MODERATE else 2), nearest=0.0, trend=0.6)
+def _high_noise(solver: str, steps: int, guidance: float) -> ForecastSettings:
+    in_a_row = steps // 4 if guidance <= MODERATE and solver != "dpm++" else (steps + 2) // 5
+    return ForecastSettings(first=2, in_a_row=min(3, in_a_row), nearest=0.0, trend=0.6)
 
 
 def _low_noise(steps: int, guidance: float) -> ForecastSettings:

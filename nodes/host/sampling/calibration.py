@@ -35,9 +35,9 @@ def calibrate(high: Model, low: Model, positive: Any, negative: Any, guidance: G
 
     noise = comfy.sample.prepare_noise(latent["samples"], seed)
     experts.follow(plan, noise, latent["samples"], sampler, sigmas, None, note, True, seed)
-    return {high: _calibration(errors[high].errors, [step for step in plan.steps if step.high is high], scale, high)
+    return {high: _calibration(errors[high].errors, [step for step in plan.steps if step.high is high], schedule.solver, scale, high)
             for high, scale in ((True, guidance.high), (False, guidance.low))}
 
 
-def _calibration(errors: list[StepError], steps: list[Step], scale: float, high: bool) -> Calibration:
-    return Calibration(errors, proposed(errors, settings_at("regular", len(steps), scale, high), ALLOWED[high]))
+def _calibration(errors: list[StepError], steps: list[Step], solver: str, scale: float, high: bool) -> Calibration:
+    return Calibration(errors, proposed(errors, settings_at("regular", solver, len(steps), scale, high), ALLOWED[high]))

@@ -15,7 +15,7 @@ from ...engine.log import log
 from ...engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
 from ...engine.sampling.forecast import NOTHING_MEASURED, Measured
 from ...engine.sampling.schedules import TRAIN_TIMESTEPS
-from ...engine.sampling.solvers import Solver, solver_named
+from ...engine.sampling.solvers import solver_named
 from ..models.forecast_files import measured_settings
 from ..models.lora import missing_halves
 from ..models.memory import Model
@@ -26,8 +26,9 @@ from .guider import ExpertPairGuider
 class FlowSampler(comfy.samplers.Sampler):
     """One of the pack's solvers as a SAMPLER that any guider can run."""
 
-    def __init__(self, solver: Solver) -> None:
-        self.solver = solver
+    def __init__(self, name: str) -> None:
+        """ValueError for a name that is none of SOLVERS."""
+        self.name, self.solver = name, solver_named(name)
 
     @torch.no_grad()
     def sample(self, model_wrap: Any, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any, noise: torch.Tensor,
@@ -64,7 +65,7 @@ def with_levels(options: dict[str, Any], levels: torch.Tensor) -> dict[str, Any]
 
 
 def solver(name: str) -> FlowSampler:
-    return FlowSampler(solver_named(name))
+    return FlowSampler(name)
 
 
 def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guidance, shift: float, acceleration: str,
@@ -96,8 +97,8 @@ def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: fl
     model when it likes, so that nothing can be forecast."""
     levels = [float(sigma) for sigma in sigmas[:-1]]
     if isinstance(sampler, FlowSampler):
-        plan = plan_steps(levels, [sampler.solver.timestep(sigma) for sigma in levels], boundary, guidance, acceleration,
-                          measured)
+        timesteps = [sampler.solver.timestep(sigma) for sigma in levels]
+        plan = plan_steps(levels, timesteps, boundary, guidance, acceleration, sampler.name, measured)
     else:
         plan = plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, "none")
     return replace(plan, remark="; ".join(filter(None, [plan.remark, *notes])))
