@@ -71,7 +71,8 @@ class VelocityForecast:
         return torch.lerp(velocity, earlier, -trend * min(1.0, (t - last) / (last - before))) if trend else velocity
 
 
-def settings_at(acceleration: str, solver: str, steps: int, guidance: float, high: bool, measured: ForecastSettings | None = None) -> ForecastSettings:
+def settings_at(acceleration: str, solver: str, steps: int, guidance: float, high: bool,
+                measured: ForecastSettings | None = None) -> ForecastSettings:
     """The settings of `acceleration` for an expert that takes so many steps with this guidance; `measured`: in place of those of `regular`.
 
     Guidance multiplies what a forecast gets wrong, and the low-noise expert answers it with a swing: with more of it forecasts are fewer and flatter.
