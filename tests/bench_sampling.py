@@ -150,10 +150,10 @@ def contender(pack: Any, options: argparse.Namespace, experts: tuple[Any, Any]) 
     if options.contender == "core":
         return lambda steps: core_run(experts, positive, negative, latent, steps)
     plan, sampling = pack.nodes.engine.sampling.experts, pack.nodes.host.sampling.run
-    acceleration = "regular" if "regular" in options.contender else "none"
+    acceleration = next((word for word in options.contender.split() if word in ("regular", "high")), "none")
     solver = "unipc" if "unipc" in options.contender else "euler"
     guider = sampling.guider(*experts, positive, negative, plan.Guidance(*GUIDANCE), SHIFT, acceleration, BOUNDARY)
-    return lambda steps: sampling.sample(guider, latent, 1, plan.Schedule(solver, steps, SHIFT))["samples"]
+    return lambda steps: sampling.sample(guider, latent, 1, plan.Schedule(solver, steps, SHIFT))[0]["samples"]
 
 
 def core_run(experts: tuple[Any, Any], positive: Any, negative: Any, latent: dict[str, Any], steps: int) -> torch.Tensor:
@@ -179,7 +179,7 @@ def print_table(runs: dict[str, list[dict[str, float]]]) -> None:
 
 
 def draw_schedule() -> str:
-    """Sigma over steps at the hosted defaults, coloured by expert, skipped steps hollow."""
+    """Sigma over steps at the hosted defaults, coloured by expert, forecast steps hollow."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -193,10 +193,10 @@ def draw_schedule() -> str:
     axes.axhline(BOUNDARY, color="0.5", linestyle=":", zorder=1)
     axes.annotate(f"boundary {BOUNDARY}", (0.6, BOUNDARY - 0.015), va="top", color="0.4")
     for name, colour, high in (("high-noise expert", "tab:orange", True), ("low-noise expert", "tab:blue", False)):
-        for skipped in (False, True):
-            points = [(index, step.sigma) for index, step in enumerate(plan.steps, 1) if step.high is high and step.skipped is skipped]
-            label = f"{name}, {'skipped' if skipped else 'computed'}: {len(points)}"
-            axes.scatter(*zip(*points, strict=True), s=45, zorder=2, label=label, edgecolors=colour, facecolors="white" if skipped else colour)
+        for forecast in (False, True):
+            points = [(index, step.sigma) for index, step in enumerate(plan.steps, 1) if step.high is high and (step.trend is not None) is forecast]
+            label = f"{name}, {'forecast' if forecast else 'computed'}: {len(points)}"
+            axes.scatter(*zip(*points, strict=True), s=45, zorder=2, label=label, edgecolors=colour, facecolors="white" if forecast else colour)
     axes.set(xlabel="step", ylabel="sigma", title=plan.describe(), ylim=(0, 1.03))
     axes.title.set_fontsize(8)
     axes.legend(frameon=False, loc="lower left")
