@@ -76,20 +76,19 @@ def settings_at(acceleration: str, solver: str, steps: int, guidance: float, hig
     """The settings of `acceleration` for an expert that takes so many steps with this guidance; `measured`: in place of those of `regular`.
 
     Guidance multiplies what a forecast gets wrong, and the low-noise expert answers it with a swing: with more of it forecasts are fewer and flatter.
-    DPM-Solver++, which extrapolates from what it is told, wants them fewer too.
+    So with DPM-Solver++, which extrapolates from what it is told.
     """
-    settings = measured or (_high_noise(solver, steps, guidance) if high else _low_noise(steps, guidance))
+    calm = guidance <= MODERATE and solver != "dpm++"
+    settings = measured or (_high_noise(steps, calm) if high else _low_noise(steps, calm))
     if high or acceleration == "regular":
         return settings
     return replace(settings, in_a_row=min(MAX_IN_A_ROW, settings.in_a_row + 1), nearest=0.9 * settings.nearest)
 
 
-def _high_noise(solver: str, steps: int, guidance: float) -> ForecastSettings:
-    in_a_row = steps // 4 if guidance <= MODERATE and solver != "dpm++" else (steps + 2) // 5
-    return ForecastSettings(first=2, in_a_row=min(3, in_a_row), nearest=0.0, trend=0.6)
+def _high_noise(steps: int, calm: bool) -> ForecastSettings:
+    return ForecastSettings(first=2, in_a_row=min(3, steps // 4 if calm else (steps + 2) // 5), nearest=0.0, trend=0.6)
 
 
-def _low_noise(steps: int, guidance: float) -> ForecastSettings:
-    if guidance > MODERATE:
-        return ForecastSettings(first=4, in_a_row=int(steps >= MIN_STEPS), nearest=0.9, trend=0.0)
-    return ForecastSettings(first=3, in_a_row=int(steps >= MIN_STEPS), nearest=0.86, trend=0.4)
+def _low_noise(steps: int, calm: bool) -> ForecastSettings:
+    in_a_row = int(steps >= MIN_STEPS)
+    return ForecastSettings(3, in_a_row, nearest=0.86, trend=0.4) if calm else ForecastSettings(4, in_a_row, nearest=0.9, trend=0.0)
