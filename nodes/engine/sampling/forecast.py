@@ -78,17 +78,19 @@ def settings_at(acceleration: str, solver: str, steps: int, guidance: float, hig
     Guidance multiplies what a forecast gets wrong, and the low-noise expert answers it with a swing: with more of it forecasts are fewer and flatter.
     So with DPM-Solver++, which extrapolates from what it is told.
     """
-    calm = guidance <= MODERATE and solver != "dpm++"
-    settings = measured or (_high_noise(steps, calm) if high else _low_noise(steps, calm))
+    settings = measured or (_high_noise if high else _low_noise)(solver, steps, guidance)
     if high or acceleration == "regular":
         return settings
     return replace(settings, in_a_row=min(MAX_IN_A_ROW, settings.in_a_row + 1), nearest=0.9 * settings.nearest)
 
 
-def _high_noise(steps: int, calm: bool) -> ForecastSettings:
-    return ForecastSettings(first=2, in_a_row=min(3, steps // 4 if calm else (steps + 2) // 5), nearest=0.0, trend=0.6)
+def _high_noise(solver: str, steps: int, guidance: float) -> ForecastSettings:
+    in_a_row = steps // 4 if guidance <= MODERATE and solver != "dpm++" else (steps + 2) // 5
+    return ForecastSettings(first=2, in_a_row=min(3, in_a_row), nearest=0.0, trend=0.6)
 
 
-def _low_noise(steps: int, calm: bool) -> ForecastSettings:
+def _low_noise(solver: str, steps: int, guidance: float) -> ForecastSettings:
     in_a_row = int(steps >= MIN_STEPS)
-    return ForecastSettings(3, in_a_row, nearest=0.86, trend=0.4) if calm else ForecastSettings(4, in_a_row, nearest=0.9, trend=0.0)
+    if guidance > MODERATE:
+        return ForecastSettings(4, in_a_row, nearest=0.9, trend=0.0)
+    return ForecastSettings(4, in_a_row, nearest=0.92, trend=0.4) if solver == "dpm++" else ForecastSettings(3, in_a_row, nearest=0.86, trend=0.4)
