@@ -93,4 +93,4 @@ def _low_noise(solver: str, steps: int, guidance: float) -> ForecastSettings:
     in_a_row = int(steps >= MIN_STEPS)
     if guidance > MODERATE:
         return ForecastSettings(4, in_a_row, nearest=0.9, trend=0.0)
-    return ForecastSettings(4, in_a_row, nearest=0.92, trend=0.4) if solver == "dpm++" else ForecastSettings(3, in_a_row, nearest=0.86, trend=0.4)
+    return ForecastSettings(4, in_a_row, nearest=0.91, trend=0.4) if solver == "dpm++" else ForecastSettings(3, in_a_row, nearest=0.86, trend=0.4)
