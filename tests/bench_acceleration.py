@@ -14,8 +14,7 @@ import importlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,10 +26,11 @@ import magcache
 from comfyui import has_gpu, import_pack
 from engine.sampling.experts import Schedule
 from miniature import export
-from miniature.acceleration import PROMPTS, psnr_of_each
+from miniature.acceleration import PROMPTS, distance_of_each, psnr_of_each
 from miniature.evaluate import AT_ONCE, Miniature, Setting
 from miniature.scenes import Example, scene_of
 from peak_memory import PeakMemory, in_own_process
+from sampling_runs import block_runs
 
 OURS, MAGCACHE, CORES = ("none", "regular", "high"), "MagCache", ("EasyCache", "LazyCache")
 CONTENDERS = (*OURS, MAGCACHE, *CORES)
@@ -98,19 +98,6 @@ def with_input_copied(expert: Any) -> Any:
     return clone
 
 
-@contextmanager
-def call_count(experts: Iterable[Any]) -> Iterator[list[int]]:
-    """A list that gets, of each run of an expert's first block, how many prompts it computes at once."""
-    prompts: list[int] = []
-    hooks = [expert.model.diffusion_model.blocks[0].register_forward_hook(lambda block, args, output: prompts.append(len(output)))
-             for expert in experts]
-    try:
-        yield prompts
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def equal_calls(calls_at: Callable[[float], float], wanted: float) -> float:
     """The threshold at which a cache makes `wanted` calls, or comes nearest: the higher it is, the fewer calls."""
     low, high = THRESHOLDS
@@ -135,28 +122,24 @@ class Samples:
     def of(self, contender: str, threshold: float = 0.0) -> tuple[torch.Tensor, float]:
         peer = copy.copy(self.miniature)
         peer.experts = {name: with_peer(contender, expert, self.setting.steps, threshold) for name, expert in peer.experts.items()}
-        with call_count(self.miniature.experts.values()) as prompts:
+        with block_runs(*self.miniature.experts.values()) as prompts:
             latents = peer.latents(replace(self.setting, acceleration=contender if contender in OURS else "none"))
         return latents, sum(prompts) / len(latents)
 
     def calls(self, contender: str, threshold: float) -> float:
         return self.of(contender, threshold)[1]
 
-    def clips(self, latents: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.miniature.decoded(part) for part in latents.split(AT_ONCE)])
-
 
 @torch.inference_mode()
 def nearness_of_all(options: argparse.Namespace) -> dict[str, Nearness]:
     samples = Samples(options.prompts, options.steps)
     exact, _ = samples.of("none")
-    clips = samples.clips(exact)
+    clips = samples.miniature.decoded(exact)
     results: dict[str, Nearness] = {}
     for name in CONTENDERS:
         threshold = equal_calls(partial(samples.calls, name), results["regular"].calls) if name in CORES else 0.0
         latents, calls = samples.of(name, threshold)
-        distance = (latents - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
-        results[name] = Nearness(calls, threshold, psnr_of_each(samples.clips(latents), clips), tuple(distance.tolist()))
+        results[name] = Nearness(calls, threshold, psnr_of_each(samples.miniature.decoded(latents), clips), distance_of_each(latents, exact))
         print(f"miniature, {name}: {calls:g} calls, {statistics.mean(results[name].psnr):.1f} dB", flush=True)
     return results
 
@@ -199,7 +182,7 @@ def threshold_of(options: argparse.Namespace) -> float:
     experts = random_experts(options)
 
     def calls_at(threshold: float) -> float:
-        with call_count(experts) as prompts:
+        with block_runs(*experts) as prompts:
             contender_run(options, experts, threshold)(options.steps)
         return sum(prompts)
 
@@ -212,7 +195,7 @@ def cost_of(options: argparse.Namespace) -> Cost:
     experts = random_experts(options)
     run = contender_run(options, experts, options.threshold)
     run(WARM_UP)
-    with call_count(experts) as prompts:
+    with block_runs(*experts) as prompts:
         memory, begin = PeakMemory(), bench.now()
         run(options.steps)
         seconds = bench.now() - begin

@@ -1,5 +1,7 @@
 """One small sampling problem for all in-process tests of the sampler."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,19 @@ def noise(seed: int = 1) -> torch.Tensor:
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+@contextmanager
+def block_runs(*experts: Any) -> Iterator[list[int]]:
+    """A list that gets, of each run of an expert's first block, how many prompts it computes at once."""
+    prompts: list[int] = []
+    hooks = [expert.model.diffusion_model.blocks[0].register_forward_hook(lambda block, args, output: prompts.append(len(output)))
+             for expert in experts]
+    try:
+        yield prompts
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @dataclass(frozen=True)

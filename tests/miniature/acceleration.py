@@ -116,9 +116,8 @@ class Results:
 
     def measure(self, setting: Setting, reference: torch.Tensor, clips: torch.Tensor) -> Measured:
         latents = self.miniature.latents(setting)
-        distance = (latents - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
         share = self.miniature.model_calls[setting] / self.miniature.all_calls[setting]
-        return Measured(share, psnr_of_each(self.miniature.decoded(latents), clips), tuple(distance.tolist()))
+        return Measured(share, psnr_of_each(self.miniature.decoded(latents), clips), distance_of_each(latents, reference))
 
     def file_of(self, setting: Setting) -> Path:
         key = [asdict(setting), [example.caption for example in self.miniature.chosen], followed(setting)]
@@ -140,6 +139,11 @@ def psnr_of_each(made: torch.Tensor, reference: torch.Tensor) -> tuple[float, ..
     """Decibels between clips (N, T, H, W, 3) of bytes; 99 for equal ones."""
     error = (made.float() - reference.float()).square().flatten(1).mean(dim=1)
     return tuple((10 * torch.log10(255**2 / error)).clamp(max=99.0).tolist())
+
+
+def distance_of_each(made: torch.Tensor, reference: torch.Tensor) -> tuple[float, ...]:
+    """Relative L2 distances between latents (N, ...)."""
+    return tuple(((made - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)).tolist())
 
 
 HEAD = ("| setting | way | calls | PSNR, mean | worst clip | rel. L2, mean | worst | better by (dB) | clips better | |\n"

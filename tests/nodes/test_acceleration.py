@@ -1,15 +1,14 @@
 """Accelerated runs: the network rests at forecast steps, everything around it goes on, and what is forecast is what the plan says."""
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from sampling_runs import SHAPE, Sample, noise, relative_error
+from sampling_runs import SHAPE, Sample, block_runs, noise, relative_error
 
 GUIDED = (3.5, 4.0)
 DEFAULTS = "unipc", 27, 5.0, GUIDED, 0.875
@@ -40,21 +39,9 @@ def sampled(pack: ModuleType, guide: Guide) -> Callable[..., torch.Tensor]:
     return run
 
 
-@contextmanager
-def block_runs(experts: tuple[Any, Any]) -> Iterator[list[int]]:
-    """One entry for each time that a first block of either expert runs."""
-    runs: list[int] = []
-    hooks = [expert.model.diffusion_model.blocks[0].register_forward_hook(lambda *_: runs.append(1)) for expert in experts]
-    try:
-        yield runs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 @pytest.mark.parametrize(("acceleration", "computed_steps"), [("none", 27), ("regular", 14), ("high", 12)])
 def test_at_forecast_steps_no_block_runs(sample: Sample, experts: tuple[Any, Any], acceleration: str, computed_steps: int) -> None:
-    with block_runs(experts) as runs:
+    with block_runs(*experts) as runs:
         sample("unipc", 27, 5.0, (1.0, 1.0), 0.875, acceleration=acceleration)
     assert len(runs) == computed_steps
 
@@ -132,7 +119,7 @@ def test_what_evaluates_a_prompt_more_than_once_in_a_step_is_accelerated(experts
     pair, latent = [changed(expert) for expert in experts], {"samples": torch.zeros(1, 16, frames, 4, 6)}
     results, counts = {}, {}
     for acceleration in ("none", "regular"):
-        with block_runs(experts) as runs:
+        with block_runs(*experts) as runs:
             results[acceleration] = sampled(pair, acceleration, latent, steps=20)
         counts[acceleration] = len(runs)
     assert counts["none"] >= 20 * runs_a_step
@@ -154,7 +141,7 @@ def test_what_a_mask_keeps_is_kept_at_forecast_steps_too(exact_sample: Sample, s
 
 def test_part_of_a_schedule_is_accelerated(experts: tuple[Any, Any], sampled: Callable[..., torch.Tensor]) -> None:
     start = {"samples": 0.2 * noise(2)}
-    with block_runs(experts) as runs:
+    with block_runs(*experts) as runs:
         fast = sampled(experts, "regular", start, steps=20, denoise=0.6)
     assert len(runs) < 20
     assert 0 < relative_error(fast, sampled(experts, "none", start, steps=20, denoise=0.6)) < NEAR

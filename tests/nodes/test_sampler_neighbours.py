@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sampling_runs import SHAPE, Sample, noise
+from sampling_runs import SHAPE, Sample, block_runs, noise
 
 SETTINGS = 5.0, (3.5, 4.0), 0.875  # shift, guidance, boundary
 CACHES = ["EasyCacheNode", "LazyCacheNode"]
@@ -144,18 +144,6 @@ def cached(node: str, expert: Any, threshold: float, start: float, end: float) -
     return getattr(importlib.import_module("comfy_extras.nodes_easycache"), node).execute(expert, threshold, start, end, False).result[0]
 
 
-@contextlib.contextmanager
-def counted(*experts: Any) -> Iterator[list[int]]:
-    """Notes each run of an expert's first block."""
-    runs: list[int] = []
-    hooks = [expert.model.diffusion_model.blocks[0].register_forward_hook(lambda *_: runs.append(1)) for expert in experts]
-    try:
-        yield runs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 @pytest.mark.parametrize("off", [NEVER, AT_ONCE])
 @pytest.mark.parametrize("node", CACHES)
 def test_a_cache_of_cores_that_skips_nothing_changes_no_bit(pack: ModuleType, guider: Any, experts: tuple[Any, Any], node: str,
@@ -172,7 +160,7 @@ def test_a_cache_of_cores_skips_in_our_run_what_it_skips_in_cores(pack: ModuleTy
     levels, sampler = sigmas(pack, "euler", 24)[:12], pack.nodes.host.sampling.run.solver("euler")
     results, runs = [], []
     for make in (core_guider, guider):
-        with counted(experts[0]) as each:
+        with block_runs(experts[0]) as each:
             results.append(make(cached(node, experts[0], *ALWAYS)).sample(noise(), torch.zeros(SHAPE), sampler, levels))
         runs.append(len(each))
     assert runs[0] == runs[1] < 11
