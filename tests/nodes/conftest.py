@@ -1,5 +1,6 @@
 """Tiny experts through ComfyUI's loader, in float32 and in float64, and the sampler around them, in this process."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,24 @@ def experts(pack: ModuleType, models: Path, weights: tuple[tiny_weights.Weights,
     yield high, low
     for file in files:
         file.unlink()
+
+
+@pytest.fixture
+def lora_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: ModuleType) -> Iterator[Path]:
+    """ComfyUI's loras folder, empty."""
+    import folder_paths
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors", ".pt"}))
+    folder_paths.filename_list_cache.pop("loras", None)
+    yield tmp_path
+    folder_paths.filename_list_cache.pop("loras", None)
+
+
+@pytest.fixture(scope="session")
+def packed_experts(pack: ModuleType, weights: tuple[tiny_weights.Weights, tiny_weights.Weights]) -> tuple[Any, Any]:
+    """The same experts with weights that rest packed, as those of GGUF files do."""
+    packed_weights: Any = importlib.import_module("packed_weights")  # it needs ComfyUI
+    high, low = (packed_weights.packed_expert(tensors) for tensors in weights)
+    return high, low
 
 
 @pytest.fixture(scope="session")

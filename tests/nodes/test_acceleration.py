@@ -2,12 +2,15 @@
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+import tiny_weights
 from sampling_runs import SHAPE, Sample, block_runs, noise, relative_error
 
 GUIDED = (3.5, 4.0)
@@ -145,3 +148,20 @@ def test_part_of_a_schedule_is_accelerated(experts: tuple[Any, Any], sampled: Ca
         fast = sampled(experts, "regular", start, steps=20, denoise=0.6)
     assert len(runs) < 20
     assert 0 < relative_error(fast, sampled(experts, "none", start, steps=20, denoise=0.6)) < NEAR
+
+
+def test_packed_weights_with_a_lora_are_accelerated(pack: ModuleType, lora_folder: Path, experts: tuple[Any, Any], packed_experts: tuple[Any, Any],
+                                                    sampled: Callable[..., torch.Tensor]) -> None:
+    """As GGUF files have them: the LoRA hangs on the packed tensor and is added where it is unpacked, at computed steps alone."""
+    save_file(tiny_weights.lora(31), lora_folder / "style.safetensors")
+    choice = pack.nodes.engine.lora.routing.LoraChoice("style.safetensors")
+    pair, plain = (pack.nodes.host.models.lora.apply(*experts, [choice])[:2] for experts in (packed_experts, experts))
+    results, counts = {}, {}
+    for acceleration in ("none", "regular"):
+        with block_runs(*packed_experts) as runs:
+            results[acceleration] = sampled(pair, acceleration, steps=20)
+        counts[acceleration] = len(runs)
+    assert counts["regular"] <= 0.65 * counts["none"]
+    assert 0 < relative_error(results["regular"], results["none"]) < NEAR
+    merged, without = sampled(plain, "none", steps=20), sampled(packed_experts, "none", steps=20)
+    assert relative_error(results["none"], merged) < 0.5 * relative_error(without, merged)
