@@ -3,17 +3,18 @@
 from comfy_api.latest import io
 
 from .engine.lora.routing import MAX_SCALE, TARGETS, LoraChoice
+from .engine.spans import MAX_STEPS, Span
 from .host import messages
 from .host.models import files
 from .host.models import lora as loras_host
 from .sockets import LoraStack
-from .widgets import CATEGORY, found_by, verdict
+from .widgets import CATEGORY, advanced, found_by, verdict
 
 
-def check_choice_of_lora(lora: str, scale: float, transformer: str) -> None:
-    """ValueError unless the file is there and scale and target are in their ranges."""
+def check_choice_of_lora(lora: str, scale: float, transformer: str, first_step: int, last_step: int) -> None:
+    """ValueError unless the file is there and scale, target and steps are in their ranges."""
     loras_host.lora_path(lora)
-    LoraChoice(lora, scale, transformer)
+    LoraChoice(lora, scale, transformer, Span(first_step, last_step))
 
 
 class Wan22LoRA(io.ComfyNode):
@@ -32,17 +33,24 @@ class Wan22LoRA(io.ComfyNode):
                                tooltip="auto: a file with both experts is split; a file named high or low goes there, and its partner file to the "
                                        "other; any other file goes to both."),
                 LoraStack.Input("stack", optional=True, tooltip="LoRAs to put on before this one."),
+                advanced(io.Int.Input("first_step", default=1, min=1, max=MAX_STEPS, optional=True,
+                                      tooltip="Step of the run, both experts counted through, from which the LoRA is on. 3 leaves a distilled "
+                                              "LoRA out of the first two, which brings motion back.")),
+                advanced(io.Int.Input("last_step", default=0, min=0, max=MAX_STEPS, optional=True,
+                                      tooltip="Last step that has the LoRA. 0: to the end of the run.")),
             ],
             outputs=[LoraStack.Output("loras", display_name="loras")],
         )
 
     @classmethod
-    def validate_inputs(cls, lora: str | None = None, scale: float | None = None, transformer: str | None = None) -> bool | str:
-        return verdict(check_choice_of_lora, lora, scale, transformer)
+    def validate_inputs(cls, lora: str | None = None, scale: float | None = None, transformer: str | None = None, first_step: int | None = 1,
+                        last_step: int | None = 0) -> bool | str:
+        return verdict(check_choice_of_lora, lora, scale, transformer, first_step, last_step)
 
     @classmethod
-    def execute(cls, lora: str, scale: float, transformer: str, stack: tuple[LoraChoice, ...] = ()) -> io.NodeOutput:
-        return io.NodeOutput((*(stack or ()), LoraChoice(lora, scale, transformer)))
+    def execute(cls, lora: str, scale: float, transformer: str, stack: tuple[LoraChoice, ...] = (), first_step: int = 1,
+                last_step: int = 0) -> io.NodeOutput:
+        return io.NodeOutput((*(stack or ()), LoraChoice(lora, scale, transformer, Span(first_step, last_step))))
 
 
 class Wan22ApplyLoRAs(io.ComfyNode):

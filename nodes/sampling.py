@@ -3,14 +3,15 @@
 from comfy_api.latest import io
 
 from .engine.choices import check_choice
-from .engine.sampling.experts import BOUNDARY, MAX_GUIDANCE, MIN_DENOISE, Guidance, Schedule, check_methods
+from .engine.sampling.experts import BOUNDARY, MAX_GUIDANCE, MIN_DENOISE, OPENING_GUIDANCE, Guidance, Schedule, check_methods, check_opening
 from .engine.sampling.forecast import ACCELERATIONS
-from .engine.sampling.schedules import MAX_SHIFT, MAX_STEPS
+from .engine.sampling.schedules import MAX_SHIFT
 from .engine.sampling.solvers import SOLVERS, solver_named
+from .engine.spans import MAX_STEPS
 from .host import messages
 from .host.sampling import run
 from .host.video import latents
-from .widgets import CATEGORY, advanced, found_by, verdict
+from .widgets import CATEGORY, advanced, first_refusal, found_by, verdict
 
 
 def experts_and_prompts() -> list[io.Input]:
@@ -61,6 +62,21 @@ def denoise_input() -> io.Input:
                                    tooltip="Below 1 starts from the latent of another video instead of noise, and changes it less."))
 
 
+def opening_inputs() -> list[io.Input]:
+    return [
+        advanced(io.Int.Input("opening_steps", default=0, min=0, max=MAX_STEPS, optional=True,
+                              tooltip="The first steps of the high-noise expert that have opening_guidance. With a distilled LoRA whose first_step "
+                                      "comes after them: motion as without it, at nearly its speed.")),
+        advanced(io.Float.Input("opening_guidance", default=OPENING_GUIDANCE, min=0.0, max=MAX_GUIDANCE, step=0.1, optional=True,
+                                tooltip="Guidance of the opening.")),
+    ]
+
+
+def check_opening_of_run(solver: str, steps: int, shift: float, denoise: float, boundary: float, opening_steps: int, opening_guidance: float) -> None:
+    """ValueError for an opening that is no part of the run."""
+    check_opening(Schedule(solver, steps, shift, denoise).timesteps(), boundary, Guidance(1.0, 1.0, opening_steps, opening_guidance))
+
+
 class Wan22Sampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -77,21 +93,26 @@ class Wan22Sampler(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                              tooltip="The same seed and settings give the same video."),
                 steps_input(), *guidance_scales(), shift_input(), solver_input(), acceleration_input(), boundary_input(), denoise_input(),
+                *opening_inputs(),
             ],
             outputs=[io.Latent.Output("samples", display_name="samples"), io.String.Output("schedule", display_name="schedule")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, solver: str | None = None, acceleration: str | None = None) -> bool | str:
-        return verdict(check_methods, solver, acceleration)
+    def validate_inputs(cls, solver: str | None = None, acceleration: str | None = None, steps: int | None = None, shift: float | None = None,
+                        denoise: float | None = None, boundary: float | None = None, opening_steps: int | None = 0,
+                        opening_guidance: float | None = OPENING_GUIDANCE) -> bool | str:
+        return first_refusal(verdict(check_methods, solver, acceleration),
+                             verdict(check_opening_of_run, solver, steps, shift, denoise, boundary, opening_steps, opening_guidance))
 
     @classmethod
     def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, positive: io.Conditioning.Type, latent_image: io.Latent.Type,
                 seed: int, steps: int, guidance_scale: float, guidance_scale_2: float, shift: float, solver: str, acceleration: str,
-                boundary: float, denoise: float, negative: io.Conditioning.Type | None = None) -> io.NodeOutput:
+                boundary: float, denoise: float, negative: io.Conditioning.Type | None = None, opening_steps: int = 0,
+                opening_guidance: float = OPENING_GUIDANCE) -> io.NodeOutput:
         schedule = Schedule(solver, steps, shift, denoise)
-        guidance = Guidance(guidance_scale, guidance_scale_2)
+        guidance = Guidance(guidance_scale, guidance_scale_2, opening_steps, opening_guidance)
         guider = run.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
         samples, plan = run.sample(guider, latent_image, seed, schedule)
         messages.show(cls.hidden.unique_id, plan.describe())
@@ -107,7 +128,7 @@ class Wan22Guider(io.ComfyNode):
             category=CATEGORY,
             **found_by("CFG guider", "two experts"),
             description="Both experts as one GUIDER for SamplerCustomAdvanced: whatever sampler and sigmas run, each step goes to its expert.",
-            inputs=[*experts_and_prompts(), *guidance_scales(), shift_input(), acceleration_input(), boundary_input()],
+            inputs=[*experts_and_prompts(), *guidance_scales(), shift_input(), acceleration_input(), boundary_input(), *opening_inputs()],
             outputs=[io.Guider.Output("guider", display_name="GUIDER")],
         )
 
@@ -117,9 +138,9 @@ class Wan22Guider(io.ComfyNode):
 
     @classmethod
     def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, positive: io.Conditioning.Type, guidance_scale: float,
-                guidance_scale_2: float, shift: float, acceleration: str, boundary: float,
-                negative: io.Conditioning.Type | None = None) -> io.NodeOutput:
-        guidance = Guidance(guidance_scale, guidance_scale_2)
+                guidance_scale_2: float, shift: float, acceleration: str, boundary: float, negative: io.Conditioning.Type | None = None,
+                opening_steps: int = 0, opening_guidance: float = OPENING_GUIDANCE) -> io.NodeOutput:
+        guidance = Guidance(guidance_scale, guidance_scale_2, opening_steps, opening_guidance)
         return io.NodeOutput(run.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary))
 
 

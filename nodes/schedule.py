@@ -1,13 +1,17 @@
 """The HTTP edge: what the pack answers beside ComfyUI's own addresses."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
-from .engine.sampling.experts import BOUNDARY, Guidance, Schedule
+from .engine.lora.routing import LoraChoice
+from .engine.sampling.experts import BOUNDARY, OPENING_GUIDANCE, Guidance, Schedule
+from .engine.sampling.plan import EXPERT_NAMES, plan_of
+from .engine.spans import Span
 from .host import routes
-from .host.sampling import run
+from .host.models.lora import spans_by_name
 
 
 def register() -> None:
@@ -16,7 +20,7 @@ def register() -> None:
 
 
 async def show_schedule(request: web.Request) -> web.Response:
-    """The plan of Wan 2.2 Sampler for the settings in the query, which have the names of its widgets; boundary and denoise may be missing.
+    """The plan of Wan 2.2 Sampler for the settings in the query, which have the names of its widgets; those with a default may be missing.
 
     Status 400 with {"error": text} for a value that the node would refuse.
     """
@@ -27,21 +31,36 @@ async def show_schedule(request: web.Request) -> web.Response:
 
 
 def planned(query: Mapping[str, str]) -> dict[str, Any]:
-    """N+1 `sigmas`; per step its expert ("high" or "low") and its model `calls`, 0 where it is forecast; `all_calls` of a run that
-    computes every step; the `boundary`; and `text`, the sentence that the node shows. ValueError for a setting that is missing or out of range."""
+    """N+1 `sigmas`; per step its expert ("high" or "low"), its `guidance` and its model `calls`, 0 where it is forecast; `lora_changes`, what comes
+    or goes by the number of the step; `all_calls` of a run that computes every step; the `boundary`; and `text`, the sentence that the node shows.
+
+    `loras` of the query: the stack as JSON, a list of objects with the names of Wan 2.2 LoRA's widgets, or with `stack` for a saved one.
+    ValueError for a setting that is missing or out of range.
+    """
     schedule = Schedule(_text(query, "solver"), _number(query, "steps", int), _number(query, "shift"), _number(query, "denoise", default=1.0))
-    guidance = Guidance(_number(query, "guidance_scale"), _number(query, "guidance_scale_2"))
+    guidance = Guidance(_number(query, "guidance_scale"), _number(query, "guidance_scale_2"), _number(query, "opening_steps", int, default=0),
+                        _number(query, "opening_guidance", default=OPENING_GUIDANCE))
     boundary = _number(query, "boundary", default=BOUNDARY)
-    sigmas = schedule.sigmas()
-    plan = run.plan_for(run.solver(schedule.solver), sigmas, boundary, guidance, _text(query, "acceleration"))
+    plan = plan_of(schedule, boundary, guidance, _text(query, "acceleration"), spans_by_name(_stack(query.get("loras", "[]"))))
     return {
-        "sigmas": sigmas.tolist(),
-        "experts": ["high" if step.high else "low" for step in plan.steps],
+        "sigmas": schedule.sigmas().tolist(),
+        "experts": [EXPERT_NAMES[step.high] for step in plan.steps],
+        "guidance": [step.guidance for step in plan.steps],
         "calls": plan.calls(),
         "all_calls": plan.model_calls(all_computed=True),
+        "lora_changes": plan.lora_changes(),
         "boundary": boundary,
         "text": plan.describe(),
     }
+
+
+def _stack(text: str) -> list[LoraChoice]:
+    try:
+        entries = json.loads(text)
+        return [LoraChoice(str(entry["lora"]), entry["scale"], entry["transformer"], Span(entry["first_step"], entry["last_step"]))
+                for entry in entries]
+    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"loras is no list of LoRAs in JSON: {error}.") from error
 
 
 def _text(query: Mapping[str, str], name: str) -> str:

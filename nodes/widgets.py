@@ -22,6 +22,11 @@ def found_by(*words: str) -> dict[str, list[str]]:
     return {"search_aliases": list(words)} if "search_aliases" in {field.name for field in fields(io.Schema)} else {}
 
 
+def first_refusal(*verdicts: bool | str) -> bool | str:
+    """Of several verdicts the first that is no True."""
+    return next((one for one in verdicts if one is not True), True)
+
+
 def verdict(check: Callable[..., object], *values: object) -> bool | str:
     """What `validate_inputs` returns: True, or the text of the ValueError that `check(*values)` raises.
 

@@ -184,10 +184,10 @@ def draw_schedule() -> str:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from engine.sampling.experts import Guidance, Schedule, plan_steps
-    from engine.sampling.solvers import SOLVERS
-    sigmas = Schedule("unipc", 27, SHIFT).sigmas().tolist()[:-1]
-    plan = plan_steps(sigmas, [SOLVERS["unipc"].timestep(sigma) for sigma in sigmas], BOUNDARY, Guidance(*GUIDANCE), "regular")
+    from engine.sampling.experts import Guidance, Schedule
+    from engine.sampling.plan import plan_of
+    plan = plan_of(Schedule("unipc", 27, SHIFT), BOUNDARY, Guidance(*GUIDANCE), "regular")
+    sigmas = [step.sigma for step in plan.steps]
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     axes.plot(range(1, len(sigmas) + 1), sigmas, color="0.8", zorder=1)
     axes.axhline(BOUNDARY, color="0.5", linestyle=":", zorder=1)

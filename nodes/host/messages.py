@@ -36,6 +36,12 @@ def warn(node_id: str | None, text: str) -> None:
     show(node_id, f"Warning: {text}")
 
 
+def warn_now(text: str) -> None:
+    """A warning in the log and on the running node."""
+    running = get_executing_context()
+    warn(running.node_id if running else None, text)
+
+
 def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
     """Several lines, each in the log, all on the node; warnings first."""
     for warning in warnings:

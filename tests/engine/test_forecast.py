@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.sampling.calibration import ForecastErrors
-from engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
+from engine.sampling.experts import Guidance, Schedule
 from engine.sampling.forecast import MIN_STEPS, ForecastSettings, VelocityForecast, plan_forecasts
+from engine.sampling.plan import StepPlan, plan_of
 from engine.sampling.solvers import SOLVERS, Predict
 
 GUIDANCE = Guidance(3.5, 4.0)
@@ -17,8 +18,7 @@ GUIDANCE = Guidance(3.5, 4.0)
 
 def plan(steps: int = 27, shift: float = 5.0, boundary: float = 0.875, guidance: Guidance = GUIDANCE, acceleration: str = "regular",
          solver: str = "unipc") -> StepPlan:
-    sigmas = Schedule(solver, steps, shift).sigmas().tolist()[:-1]
-    return plan_steps(sigmas, [SOLVERS[solver].timestep(sigma) for sigma in sigmas], boundary, guidance, acceleration, solver)
+    return plan_of(Schedule(solver, steps, shift), boundary, guidance, acceleration)
 
 
 def share(made: StepPlan) -> float:

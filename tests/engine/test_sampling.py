@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sampling.experts import Guidance, Schedule, StepPlan, is_high_noise, plan_steps
+from engine.sampling.experts import Guidance, Schedule, is_high_noise
+from engine.sampling.plan import StepPlan, plan_of
 from engine.sampling.schedules import FLOW_SIGMA_MAX, shift_sigma, timestep
 from engine.sampling.solvers import SOLVERS
 
@@ -20,9 +21,7 @@ MEAN, SPREAD = 0.7, 0.3
 
 def plan(steps: int = 27, shift: float = 5.0, guidance: tuple[float, float] = (3.5, 4.0), acceleration: str = "none", boundary: float = 0.875,
          solver: str = "unipc") -> StepPlan:
-    sigmas = Schedule(solver, steps, shift).sigmas().tolist()[:-1]
-    timesteps = [SOLVERS[solver].timestep(sigma) for sigma in sigmas]
-    return plan_steps(sigmas, timesteps, boundary, Guidance(*guidance), acceleration)
+    return plan_of(Schedule(solver, steps, shift), boundary, Guidance(*guidance), acceleration)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -22,8 +22,9 @@ import torch
 import magcache
 from comfyui import ROOT
 from engine.sampling import solvers
-from engine.sampling.experts import Guidance, plan_steps
+from engine.sampling.experts import Guidance
 from engine.sampling.forecast import VelocityForecast
+from engine.sampling.plan import plan_of
 from miniature import export
 from miniature.evaluate import FRAMED, MAGCACHE, NONE, REVERSED, STRIPED, Miniature, Setting
 from miniature.scenes import Example, scene_of
@@ -129,9 +130,7 @@ def followed(setting: Setting) -> list[Any]:
     code = [Path(inspect.getfile(solvers)).read_text(encoding="utf-8")]
     if setting.acceleration == MAGCACHE:
         return [magcache.planned(setting.schedule(), setting.boundary), inspect.getsource(magcache.ResidualCache), *code]
-    sigmas, solver = setting.schedule().sigmas().tolist()[:-1], solvers.solver_named(setting.solver)
-    plan = plan_steps(sigmas, [solver.timestep(sigma) for sigma in sigmas], setting.boundary, Guidance(*setting.guidance), setting.acceleration,
-                      setting.solver)
+    plan = plan_of(setting.schedule(), setting.boundary, Guidance(*setting.guidance), setting.acceleration)
     return [[step.trend for step in plan.steps], inspect.getsource(VelocityForecast), *code]
 
 

@@ -128,7 +128,7 @@ def test_the_negative_prompt_is_only_needed_for_guidance(pack: ModuleType, exper
 def test_an_expert_without_steps_is_not_loaded(pack: ModuleType, sample: Sample, monkeypatch: pytest.MonkeyPatch, experts: tuple[Any, Any],
                                                boundary: float, used: set[str]) -> None:
     loaded: list[str] = []
-    expert_class = pack.nodes.host.sampling.guider.Expert
+    expert_class = pack.nodes.host.sampling.expert.Expert
     original = expert_class.load
 
     def load(self: Any, run: Any) -> None:

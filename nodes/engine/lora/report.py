@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 
+from ..spans import Span
 from .normal_form import NormalForm, Part
 from .routing import Route
 
 
-def describe(route: Route, form: NormalForm, part: Part) -> str:
-    """File, family, rank, effective scale (strength * alpha / rank), tensors applied, ignored keys by reason, and what `auto` decided."""
+def describe(route: Route, form: NormalForm, part: Part, span: Span) -> str:
+    """File, family, rank, effective scale (strength * alpha / rank), steps of the run, tensors applied, ignored keys by reason, and what `auto`
+    decided."""
     line = f"{route.expert}: {route.name} ({', '.join(sorted(part.families))}), {_content(part)}"
     if scales := part.scales():
         line += f", effective scale {_span([route.scale * scale for scale in scales])}"
     else:
         line += f", scale {route.scale:g}"
+    if not span.is_whole:
+        line += f", {span.describe()}"
     line += f", {part.tensor_count()} of {form.total} tensors applied" if route.scale else f", none of {form.total} tensors applied: scale is 0"
     for reason, keys in form.ignored.items():
         line += f"; {len(keys)} {reason} keys ignored (first: {keys[0]})"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ..choices import check_choice, check_range
 from ..pairs import EXPERTS, Name, expert_in_name, other_expert, parse_name, with_slashes
+from ..spans import Span
 
 TARGETS = ("auto", "high", "low", "both")
 MAX_SCALE = 4.0
@@ -12,11 +13,12 @@ MAX_SCALE = 4.0
 
 @dataclass(frozen=True)
 class LoraChoice:
-    """One LoRA of a stack: file name as ComfyUI lists it, scale, and the expert asked for."""
+    """One LoRA of a stack: file name as ComfyUI lists it, scale, the expert asked for, and the steps of the run that have it."""
 
     name: str
     scale: float = 1.0
     target: str = "auto"
+    span: Span = Span()
 
     def __post_init__(self) -> None:
         check_choice("transformer", self.target, TARGETS)

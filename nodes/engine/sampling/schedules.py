@@ -8,7 +8,7 @@ import torch
 
 TRAIN_TIMESTEPS = 1000
 FLOW_SIGMA_MAX = float(np.float32(0.999))  # 1 - 1/1000, kept in float32 by FlowUniPCMultistepScheduler
-MAX_STEPS, MAX_SHIFT = 200, 100.0
+MAX_SHIFT = 100.0
 
 
 def shift_sigma(sigma: np.ndarray, shift: float) -> np.ndarray:

@@ -7,8 +7,9 @@ import comfy.sample
 import torch
 
 from ...engine.sampling.calibration import ALLOWED, ForecastErrors, StepError, proposed
-from ...engine.sampling.experts import Guidance, Schedule, Step
+from ...engine.sampling.experts import Guidance, Schedule
 from ...engine.sampling.forecast import ForecastSettings, settings_at
+from ...engine.sampling.plan import Step
 from ..models.memory import Model
 from ..video.latents import Latent
 from .run import guider, solver

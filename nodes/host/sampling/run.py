@@ -1,6 +1,5 @@
 """Sampling through ComfyUI: our solvers as SAMPLER, the two experts as GUIDER, progress and previews as KSampler shows them."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +11,15 @@ import latent_preview
 import torch
 
 from ...engine.log import log
-from ...engine.sampling.experts import Guidance, Schedule, StepPlan, plan_steps
+from ...engine.sampling.experts import Guidance, Schedule
 from ...engine.sampling.forecast import NOTHING_MEASURED, Measured
+from ...engine.sampling.plan import StepPlan, accelerated, plan_steps
 from ...engine.sampling.schedules import TRAIN_TIMESTEPS
 from ...engine.sampling.solvers import solver_named
+from ...engine.spans import NO_SPANS, LoraSpans
 from ..models.forecast_files import measured_settings
 from ..models.lora import missing_halves
+from ..models.lora_spans import lora_spans
 from ..models.memory import Model
 from ..video.latents import Latent, as_sampled
 from .guider import ExpertPairGuider
@@ -73,9 +75,10 @@ def guider(high: Model, low: Model, positive: Any, negative: Any, guidance: Guid
     """A GUIDER over both experts; ValueError for models that are not Wan text-to-video experts. `negative` may be None at guidance 1."""
 
     notes, measured = missing_halves(high, low), {True: measured_settings(high), False: measured_settings(low)}
+    loras = {True: lora_spans(high), False: lora_spans(low)}
 
     def plan(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor) -> StepPlan:
-        steps = plan_for(sampler, sigmas, boundary, guidance, acceleration, notes, measured)
+        steps = plan_for(sampler, sigmas, boundary, guidance, acceleration, loras, measured).remarked(*notes)
         cache = core_cache(high) or core_cache(low)
         if cache and steps.forecasts:
             steps = steps.computed(f"acceleration off: {cache} is on an expert and skips steps by itself")
@@ -92,16 +95,15 @@ def core_cache(model: Model) -> str:
 
 
 def plan_for(sampler: comfy.samplers.Sampler, sigmas: torch.Tensor, boundary: float, guidance: Guidance, acceleration: str,
-             notes: Sequence[str] = (), measured: Measured = NOTHING_MEASURED) -> StepPlan:
-    """The plan of a run, with `notes` on its models and the settings that were `measured` for them; another pack's or core's sampler calls the
-    model when it likes, so that nothing can be forecast."""
+             loras: LoraSpans = NO_SPANS, measured: Measured = NOTHING_MEASURED) -> StepPlan:
+    """The plan of a run, with the LoRAs by step that its models carry and the forecast settings that were `measured` for them; another pack's or
+    core's sampler calls the model when it likes, so that nothing can be forecast."""
     levels = [float(sigma) for sigma in sigmas[:-1]]
-    if isinstance(sampler, FlowSampler):
-        timesteps = [sampler.solver.timestep(sigma) for sigma in levels]
-        plan = plan_steps(levels, timesteps, boundary, guidance, acceleration, sampler.name, measured)
-    else:
-        plan = plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, "none")
-    return replace(plan, remark="; ".join(filter(None, [plan.remark, *notes])))
+    if not isinstance(sampler, FlowSampler):
+        plan = plan_steps(levels, [sigma * TRAIN_TIMESTEPS for sigma in levels], boundary, guidance, loras)
+        return replace(plan, one_call_a_step=False)
+    timesteps = [sampler.solver.timestep(sigma) for sigma in levels]
+    return accelerated(plan_steps(levels, timesteps, boundary, guidance, loras), acceleration, sampler.name, measured)
 
 
 def sample(experts: ExpertPairGuider, latent: Latent, seed: int, schedule: Schedule) -> tuple[Latent, StepPlan]:
