@@ -22,12 +22,14 @@ SMALL: dict[str, Any] = {"resolution": "custom", "width": 64, "height": 64, "num
          "when_unsafe": "blur"}
 FILM_RUNS = "text_to_video"
 FEW = {"num_frames": 5}  # for FILM, which takes twenty times as long as RIFE
+ONE_AND_ONE = {"model": "rife", "opening_steps": 1, "first_step": 2}  # of two steps one is the high-noise expert's
+CHANGES = {FILM_RUNS: FEW, "lightning_with_motion": ONE_AND_ONE}
 FRAMES = {"core_template_mix": 17, "modular": 17, FILM_RUNS: 9}  # the first two do not interpolate
 
 
 def test_there_are_workflows() -> None:
-    assert [path.stem for path in FILES] == ["core_template_mix", "expand_and_check", "full", "lightning_4_steps", "lora_pair", "modular",
-                                             "text_to_video"]
+    assert [path.stem for path in FILES] == ["core_template_mix", "expand_and_check", "full", "lightning_4_steps", "lightning_with_motion",
+                                             "lora_pair", "modular", "text_to_video"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -120,7 +122,7 @@ def test_comfy_workflow_validate_takes_the_blueprint_as_a_prompt(exit_statuses: 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_workflow_runs_with_everything_in_it_switched_on(path: Path, server: ComfyUI, object_info: dict[str, Any], helper_models: None) -> None:
     prompt = workflows.to_prompt(workflows.shipped(path.stem), object_info)
-    changes = SMALL | (FEW if path.stem == FILM_RUNS else {"model": "rife"})
+    changes = SMALL | CHANGES.get(path.stem, {"model": "rife"})
     for node in prompt.values():
         node["inputs"].update({name: value for name, value in changes.items() if name in node["inputs"]})
         if node["class_type"] == "CLIPLoader":  # core's loader knows UMT5-XXL alone

@@ -18,7 +18,7 @@ TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE = "wan_2.1_vae.safetensors"
 RIFE = "rife_v4.26.safetensors"
 FILM = "film_net_fp16.safetensors"
-LORAS = ("wan2.2_t2v_lightx2v_4steps_lora_v1.1_{}_noise.safetensors", "Wan2.2-Fun-A14B-InP-{}-noise-HPS2.1.safetensors")
+LORAS = ("wan2.2_t2v_A14b_{}_noise_lora_rank64_lightx2v_4step_1217.safetensors", "Wan2.2-Fun-A14B-InP-{}-noise-HPS2.1.safetensors")
 Weights = dict[str, torch.Tensor]
 
 TEXT = ("a red circle moves to the left over a blue background", "the camera pans right across a quiet harbour at dawn",

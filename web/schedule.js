@@ -1,34 +1,16 @@
 // Wan 2.2 Sampler shows its schedule before it runs. The server plans it with the code that samples; this script asks and draws.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { chain, forEachNodeOn, nodesOf } from "./node_events.js";
+import { chain, forEachNodeOn } from "./node_events.js";
+import { stackOf, valueOf } from "./node_values.js";
 import { HEIGHT, SchedulePlot } from "./schedule_plot.js";
 
-const SETTINGS = ["steps", "guidance_scale", "guidance_scale_2", "shift", "solver", "acceleration", "boundary", "denoise"];
-const SUBGRAPH_INPUT = "-10"; // the front end's id of what a subgraph's inputs come from: a number in some versions, a string in others
+const SETTINGS = ["steps", "guidance_scale", "guidance_scale_2", "shift", "solver", "acceleration", "boundary", "denoise",
+  "opening_steps", "opening_guidance"];
 const GAP = 6; // pixels below the plot
 const DELAY = 150; // milliseconds without a change
 /** @type {WeakMap<FrontEnd.Node, Preview>} */
 const previews = new WeakMap(); // of each sampler
-
-/**
- * The value that will run: the widget's own, that of a primitive node linked to it, or that of the only node that stands for the subgraph;
- * undefined for any other link.
- * @param {FrontEnd.Node} node
- * @param {string} name
- * @returns {FrontEnd.Value}
- */
-function valueOf(node, name) {
-  const slot = node.inputs?.findIndex((input) => input.widget?.name === name && input.link != null) ?? -1;
-  if (slot < 0) return node.widgets?.find((widget) => widget.name === name)?.value;
-  const source = node.getInputNode(slot);
-  if (source?.type?.startsWith("Primitive")) return source.widgets?.[0]?.value;
-  const link = node.getInputLink(slot);
-  const graph = node.graph;
-  if (!link || String(link.origin_id) !== SUBGRAPH_INPUT || !graph || !("inputs" in graph)) return undefined;
-  const [outside, another] = nodesOf(app.rootGraph ?? app.graph).filter((one) => one.subgraph === graph);
-  return outside && !another ? valueOf(outside, graph.inputs[link.origin_slot].name) : undefined;
-}
 
 /**
  * @param {[string, FrontEnd.Value][]} values
@@ -60,7 +42,8 @@ class Preview {
   async update() {
     this.takePlace();
     /** @type {[string, FrontEnd.Value][]} */
-    const values = SETTINGS.map((name) => [name, valueOf(this.node, name)]);
+    const values = [...SETTINGS.map((name) => /** @type {[string, FrontEnd.Value]} */ ([name, valueOf(this.node, name)])),
+      ["loras", JSON.stringify(stackOf(this.node))]];
     const asked = JSON.stringify(values);
     if (asked === this.asked) return;
     this.asked = asked;

@@ -1,7 +1,11 @@
-// The picture of a schedule: a bar per step, as high as its sigma, in the colour of its expert, faded where the step is forecast.
+// The picture of a schedule: a bar per step, as high as its sigma, in the colour of its expert, faded where the step is forecast; a tick where an
+// expert's guidance or LoRAs change.
 const SVG = "http://www.w3.org/2000/svg";
 const EXPERTS = /** @type {const} */ (["high", "low"]);
-/** @typedef {{ text: string, experts: (typeof EXPERTS)[number][], sigmas: number[], calls: number[], all_calls: number, boundary: number }} Plan */
+/**
+ * @typedef {{ text: string, experts: (typeof EXPERTS)[number][], guidance: number[], sigmas: number[], calls: number[], all_calls: number,
+ *   lora_changes: Record<string, string[]>, boundary: number }} Plan
+ */
 const COLOURS = { high: "#e08a1e", low: "#4a90d9" };
 
 export const HEIGHT = 86; // pixels
@@ -40,6 +44,39 @@ function boundaryLine({ boundary, experts }) {
 }
 
 /**
+ * What changes with a step while its expert stays, by the step's number, from 1.
+ * @param {Plan} plan
+ * @returns {[number, string[]][]}
+ */
+function changes({ experts, guidance, lora_changes }) {
+  const words = experts.map((expert, step) => {
+    const opened = step > 0 && expert === experts[step - 1] && guidance[step] !== guidance[step - 1];
+    return [...(opened ? [`guidance ${guidance[step]}`] : []), ...(lora_changes[step + 1] ?? [])];
+  });
+  return words.map((some, step) => /** @type {[number, string[]]} */ ([step + 1, some])).filter(([, some]) => some.length);
+}
+
+/**
+ * Names of files are left to the tooltip.
+ * @param {string} words
+ */
+function inShort(words) {
+  return words.replace(/^(with|without) .*/, "$1 a LoRA");
+}
+
+/** @param {[number, string[]]} change */
+function tick([number, words]) {
+  const title = document.createElementNS(SVG, "title");
+  title.textContent = `from step ${number}: ${words.join(", ")}`;
+  const element = shape("line", {
+    x1: number - 1, x2: number - 1, y1: 0, y2: 1,
+    stroke: "currentColor", "stroke-width": 2, "vector-effect": "non-scaling-stroke",
+  }, title);
+  element.dataset.step = String(number);
+  return element;
+}
+
+/**
  * @param {string} words
  * @param {string} [colour]
  */
@@ -51,12 +88,14 @@ function text(words, colour) {
 }
 
 /** @param {Plan} plan */
-function legend({ experts, calls, all_calls }) {
+function legend(plan) {
+  const { experts, calls, all_calls } = plan;
   const parts = EXPERTS.map((name) => ({ name, count: experts.filter((one) => one === name).length })).filter(({ count }) => count);
   const counts = parts.flatMap(({ name, count }, index) => [text(index ? " + " : ""), text("\u25a0 ", COLOURS[name]), text(`${count} ${name}`)]);
   const made = calls.reduce((sum, count) => sum + count, 0);
   const saving = made < all_calls ? ` of ${all_calls} calls (faded: forecast)` : " calls";
-  return [...counts, text(`, ${made}${saving}`)];
+  const told = changes(plan).map(([number, words]) => `; from step ${number} ${words.map(inShort).join(", ")}`);
+  return [...counts, text(`, ${made}${saving}${told.join("")}`)];
 }
 
 export class SchedulePlot {
@@ -77,7 +116,7 @@ export class SchedulePlot {
     const bars = plan.experts.map((_, step) => bar(plan, step));
     this.drawing.setAttribute("viewBox", `0 0 ${bars.length} 1`);
     this.drawing.setAttribute("aria-label", plan.text);
-    this.drawing.replaceChildren(shape("g", { transform: "translate(0 1) scale(1 -1)" }, ...bars, boundaryLine(plan)));
+    this.drawing.replaceChildren(shape("g", { transform: "translate(0 1) scale(1 -1)" }, ...bars, boundaryLine(plan), ...changes(plan).map(tick)));
     this.drawing.style.display = "";
     this.words.replaceChildren(...legend(plan));
   }

@@ -3,6 +3,7 @@
 _WAN22 = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
 _WAN21 = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 _REWARD = "https://huggingface.co/alibaba-pai/Wan2.2-Fun-Reward-LoRAs/resolve/main"
+_DISTILLED = "https://huggingface.co/lightx2v/Wan2.2-Distill-Loras/resolve/main"
 _INTERPOLATION = "https://huggingface.co/Comfy-Org/frame_interpolation/resolve/main/frame_interpolation"
 
 SAFETENSORS = (".safetensors", ".sft")  # endings of such files, in lower case
@@ -12,8 +13,11 @@ DOWNLOADS: dict[str, dict[str, str]] = {
         "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors")},
     "text_encoders": {name: f"{_WAN21}/text_encoders/{name}" for name in (
         "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "umt5_xxl_fp16.safetensors")},
-    "loras": {name: f"{_WAN22}/loras/{name}" for name in (
-        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors")}
+    "loras": {name: f"{_DISTILLED}/{name}" for name in (
+        "wan2.2_t2v_A14b_high_noise_lora_rank64_lightx2v_4step_1217.safetensors",
+        "wan2.2_t2v_A14b_low_noise_lora_rank64_lightx2v_4step_1217.safetensors")}
+        | {name: f"{_WAN22}/loras/{name}" for name in (
+            "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors")}
         | {name: f"{_REWARD}/{name}" for name in (
             "Wan2.2-Fun-A14B-InP-high-noise-HPS2.1.safetensors", "Wan2.2-Fun-A14B-InP-low-noise-HPS2.1.safetensors")},
     "frame_interpolation": {name: f"{_INTERPOLATION}/{name}" for name in (

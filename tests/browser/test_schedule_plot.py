@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+import tiny_weights
 import workflows
 from comfyui import PACK_FOLDER, ComfyUI
 from front_end import expect_bars, open_front_end, open_workflow, sent_prompt, wait_for_drawing
@@ -22,6 +23,9 @@ OVERLAPPING = """() => {
     return boxes.filter(box => box[0] === 'Wan22Sampler').flatMap(box => boxes.filter(other => other !== box && over(box, other)))
 }"""
 REPORT = "\\n".join(f"- low: lora_{index}.safetensors (diffusers), rank 32, effective scale 1, 400 of 400 tensors applied" for index in range(4))
+
+
+LORA = "app.graph.nodes.find(node => node.type === 'Wan22LoRA')"
 
 
 @pytest.fixture
@@ -45,6 +49,33 @@ def test_the_plot_shows_the_schedule_and_follows_the_widgets(text_to_video: Page
     assert words(text_to_video).endswith("2 low, 8 calls")
     text_to_video.evaluate(SET, ["Wan22Sampler", "boundary", 0])
     expect_bars(text_to_video, 4, 0)
+
+
+def ticks(page: Page) -> list[tuple[str, str]]:
+    """The step of each tick and its tooltip."""
+    found = page.eval_on_selector_all(".wan22-schedule [data-step]", "ticks => ticks.map(tick => [tick.dataset.step, tick.textContent])")
+    return [(step, tooltip) for step, tooltip in found]
+
+
+def test_an_opening_and_loras_by_step_are_ticks_and_outlive_a_save(canvas: Page, object_info: dict[str, Any]) -> None:
+    workflow = workflows.shipped("lightning_with_motion")
+    high, low = (name.format(side) for name in tiny_weights.LORAS[:1] for side in ("high", "low"))
+    open_workflow(canvas, workflow)
+    expect_bars(canvas, 3, 3)
+    canvas.wait_for_selector(".wan22-schedule [data-step]", state="attached")
+    assert ticks(canvas) == [("3", f"from step 3: guidance 1, with {high}")]
+    assert words(canvas).endswith(f"3 low, 8 calls; from step 3 guidance 1, with a LoRA")
+    canvas.evaluate(SET, ["Wan22Sampler", "opening_steps", 1])
+    canvas.evaluate(f"() => {{ {LORA}.mode = 4; app.graph.change?.() }}")
+    canvas.evaluate(SET, ["Wan22LoRA", "last_step", 5])
+    canvas.wait_for_function("() => document.querySelectorAll('.wan22-schedule [data-step]').length === 2")
+    assert [step for step, _ in ticks(canvas)] == ["2", "3"]  # the pair comes with its other file
+    open_workflow(canvas, canvas.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))"))
+    sent = sent_prompt(canvas)
+    (sampler,) = (node["inputs"] for node in sent.values() if node["class_type"] == "Wan22Sampler")
+    assert (sampler["opening_steps"], sampler["opening_guidance"]) == (1, 3.5)
+    assert [node["inputs"]["first_step"] for node in sent.values() if node["class_type"] == "Wan22LoRA"] == [3]
+    assert low in {node["inputs"].get("lora") for node in sent.values()}
 
 
 def test_after_an_undo_the_plot_is_that_of_the_restored_widgets(text_to_video: Page) -> None:
