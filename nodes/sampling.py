@@ -73,7 +73,7 @@ def opening_inputs() -> list[io.Input]:
 
 
 def check_opening_of_run(solver: str, steps: int, shift: float, denoise: float, boundary: float, opening_steps: int, opening_guidance: float) -> None:
-    """ValueError for an opening that is no part of the run."""
+    """ValueError for a setting out of range, and for an opening that is no part of the run."""
     check_opening(Schedule(solver, steps, shift, denoise).timesteps(), boundary, Guidance(1.0, 1.0, opening_steps, opening_guidance))
 
 

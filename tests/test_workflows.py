@@ -21,8 +21,8 @@ WIDGETS = {"prompt": "", **{name: value for name, value in DEFAULTS.items() if n
 SMALL: dict[str, Any] = {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "length": 17, "steps": 2, "enabled": True,
          "when_unsafe": "blur"}
 FILM_RUNS = "text_to_video"
-FEW = {"num_frames": 5}  # for FILM, which takes twenty times as long as RIFE
-ONE_AND_ONE = {"model": "rife", "opening_steps": 1, "first_step": 2}  # of two steps one is the high-noise expert's
+FEW: dict[str, Any] = {"num_frames": 5}  # for FILM, which takes twenty times as long as RIFE
+ONE_AND_ONE: dict[str, Any] = {"model": "rife", "opening_steps": 1, "first_step": 2}  # of two steps one is the high-noise expert's
 CHANGES = {FILM_RUNS: FEW, "lightning_with_motion": ONE_AND_ONE}
 FRAMES = {"core_template_mix": 17, "modular": 17, FILM_RUNS: 9}  # the first two do not interpolate
 

@@ -64,7 +64,7 @@ def test_an_opening_and_loras_by_step_are_ticks_and_outlive_a_save(canvas: Page,
     expect_bars(canvas, 3, 3)
     canvas.wait_for_selector(".wan22-schedule [data-step]", state="attached")
     assert ticks(canvas) == [("3", f"from step 3: guidance 1, with {high}")]
-    assert words(canvas).endswith(f"3 low, 8 calls; from step 3 guidance 1, with a LoRA")
+    assert words(canvas).endswith("3 low, 8 calls; from step 3 guidance 1, with a LoRA")
     canvas.evaluate(SET, ["Wan22Sampler", "opening_steps", 1])
     canvas.evaluate(f"() => {{ {LORA}.mode = 4; app.graph.change?.() }}")
     canvas.evaluate(SET, ["Wan22LoRA", "last_step", 5])

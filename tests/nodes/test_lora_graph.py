@@ -12,7 +12,7 @@ import lora_files
 import tiny_weights
 import videos
 import workflows
-from comfyui import ComfyUI, Prompt, PromptRejected
+from comfyui import ComfyUI, Prompt, PromptFailed, PromptRejected
 
 Build = Callable[..., Prompt]
 FILES = {"pair_high.safetensors": "diffusers", "pair_low.safetensors": "kohya, musubi-tuner", "both.safetensors": "LoHa",
@@ -62,6 +62,22 @@ def test_the_stack_changes_the_video_and_the_report_lists_it(server: ComfyUI, sm
     assert all(f"[Wan 2.2] {line}" in log for line in report.splitlines())
 
 
+def test_a_lora_of_one_step_changes_the_video_by_that_step_alone(server: ComfyUI, small_prompt: Build) -> None:
+    whole = with_stack(small_prompt(), ("both.safetensors", "both", 1.0))
+    late = with_stack(small_prompt(), ("both.safetensors", "both", 1.0))
+    late["lora0"]["inputs"].update(first_step=2, last_step=2)
+    pictures, report = run(server, late)
+    assert ", step 2, " in report
+    assert not any(np.array_equal(pictures, run(server, other)[0]) for other in (whole, small_prompt()))
+
+
+def test_a_step_beyond_the_run_ends_it_with_the_limit(server: ComfyUI, small_prompt: Build) -> None:
+    prompt = with_stack(small_prompt(), ("both.safetensors", "both", 1.0))
+    prompt["lora0"]["inputs"].update(first_step=3)
+    with pytest.raises(PromptFailed, match="first_step of the LoRA both.safetensors is 3, beyond the run of 2 steps. Set it to 2 at most"):
+        server.run(prompt)
+
+
 def test_without_a_stack_the_experts_pass_as_they_are(server: ComfyUI, small_prompt: Build) -> None:
     prompt = with_stack(small_prompt())
     assert "loras" not in prompt["apply"]["inputs"]
@@ -93,7 +109,9 @@ def test_changing_a_scale_runs_neither_loaders_nor_text_encoder_again(server: Co
 
 @pytest.mark.parametrize(("change", "message"), [({"lora": "gone.safetensors"}, "'gone.safetensors' is not in models/loras"),
                                                  ({"scale": 5.0}, "scale is 5.0; it must be between -4.0 and 4.0"),
-                                                 ({"transformer": "middle"}, "transformer is 'middle'")])
+                                                 ({"transformer": "middle"}, "transformer is 'middle'"),
+                                                 ({"first_step": 0}, "first_step is 0; it must be between 1 and 200"),
+                                                 ({"first_step": 5, "last_step": 2}, "first_step is 5, after last_step 2. Set last_step to 5 or more")])
 def test_bad_choices_are_refused_before_anything_runs(server: ComfyUI, small_prompt: Build, change: dict[str, Any], message: str) -> None:
     prompt = with_stack(small_prompt(), ("both.safetensors", "both", 1.0))
     prompt["lora0"]["inputs"].update(change)

@@ -82,7 +82,8 @@ def is_high_noise(timestep: float, boundary: float) -> bool:
 
 
 def check_opening(timesteps: Sequence[float], boundary: float, guidance: Guidance) -> None:
-    """ValueError for an opening that is longer than the high-noise expert's part of a run."""
+    """ValueError for a boundary out of range, and for an opening that is longer than the high-noise expert's part of a run."""
+    check_range("boundary", boundary, 0.0, 1.0)
     high = sum(is_high_noise(t, boundary) for t in timesteps)
     if guidance.opening_steps > high:
         taken = f"{high or 'none'} of the {len(timesteps)} steps"

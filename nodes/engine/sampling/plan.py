@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
-from ..choices import check_choice, check_range
+from ..choices import check_choice
 from ..spans import NO_SPANS, LoraSpan, LoraSpans, on_at
 from .experts import Guidance, Schedule, check_opening, is_high_noise
 from .forecast import ACCELERATIONS, MIN_STEPS, NOTHING_MEASURED, ForecastSettings, Measured, plan_forecasts, settings_at
@@ -127,9 +127,8 @@ def plan_steps(sigmas: Sequence[float], timesteps: Sequence[float], boundary: fl
     """Give each step to its expert, with its guidance and its LoRAs, every step computed; `sigmas` and `timesteps` of the N calls, without the
     final 0.
 
-    ValueError for an opening beyond the high-noise expert's part, and for a LoRA's steps beyond the run.
+    ValueError for a boundary out of range, an opening beyond the high-noise expert's part, and a LoRA's steps beyond the run.
     """
-    check_range("boundary", boundary, 0.0, 1.0)
     check_opening(timesteps, boundary, guidance)
     for lora in (*loras[True], *loras[False]):
         lora.check(len(sigmas))
