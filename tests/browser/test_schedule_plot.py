@@ -78,6 +78,18 @@ def test_an_opening_and_loras_by_step_are_ticks_and_outlive_a_save(canvas: Page,
     assert low in {node["inputs"].get("lora") for node in sent.values()}
 
 
+def test_a_workflow_from_before_the_opening_runs_without_one(canvas: Page, object_info: dict[str, Any]) -> None:
+    workflow = workflows.shipped("lightning_4_steps")
+    expected = workflows.to_prompt(workflow, object_info)
+    for node in workflow["nodes"]:
+        new = [slot for slot in node["inputs"] if slot["name"] in ("opening_steps", "opening_guidance", "first_step", "last_step")]
+        node["inputs"] = [slot for slot in node["inputs"] if slot not in new]
+        node["widgets_values"] = node["widgets_values"][: -len(new)] if new else node.get("widgets_values", [])
+    open_workflow(canvas, workflow)
+    expect_bars(canvas, 2, 2)
+    assert sent_prompt(canvas) == expected
+
+
 def test_after_an_undo_the_plot_is_that_of_the_restored_widgets(text_to_video: Page) -> None:
     expect_bars(text_to_video, 12, 15)
     text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 8])
