@@ -98,6 +98,17 @@ def test_each_file_is_read_once(host: ModuleType, choice: Any, lora_folder: Path
     assert sorted(reads) == sorted(names)
 
 
+def test_what_the_trainer_says_is_one_line_per_file_after_the_others(host: ModuleType, choice: Any, lora_folder: Path, experts: tuple[Any, Any],
+                                                                     shapes: lora_files.Shapes) -> None:
+    tensors = lora_files.FAMILIES["diffusers"](shapes).tensors
+    metadata = {"told.safetensors": {"modelspec.trigger_phrase": "ohwx <b>", "ss_base_model_version": "sdxl"}, "silent.safetensors": {}}
+    for name, said in metadata.items():
+        write(lora_folder / name, lora_files.Known(tensors, {}, metadata=said))
+    *_, lines, _ = host.apply(*experts, [choice(name) for name in metadata])
+    assert [line.split(" (")[0] for line in lines[:4]] == [f"{expert}: {name}" for name in metadata for expert in ("high", "low")]
+    assert lines[4:] == ["told.safetensors: trigger words: ohwx (b); made for sdxl"]
+
+
 @pytest.mark.parametrize(("target", "changed"), [("high", (True, False)), ("low", (False, True)), ("both", (True, True)), ("auto", (True, True))])
 def test_targets(host: ModuleType, choice: Any, lora_folder: Path, experts: tuple[Any, Any], shapes: lora_files.Shapes, target: str,
                  changed: tuple[bool, bool]) -> None:

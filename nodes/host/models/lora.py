@@ -5,6 +5,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ...engine.lora.about import about
 from ...engine.lora.normal_form import LoraError, NormalForm, Part, Shape, normal_form
 from ...engine.lora.read import read_lora
 from ...engine.lora.report import describe
@@ -33,7 +34,10 @@ def lora_path(name: str) -> Path:
 
 
 def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model, Model, list[str], list[str]]:
-    """Clones of both experts with the LoRAs on them, report lines and warnings. LoraError before anything is patched."""
+    """Clones of both experts with the LoRAs on them, report lines and warnings. LoraError before anything is patched.
+
+    The lines say what each file did to each expert, then what its trainer says of it.
+    """
     models = {"high": high, "low": low}
     library = Library({expert: model_shapes(model) for expert, model in models.items()})
     routings = _route(choices, library)
@@ -54,7 +58,7 @@ def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model
     halves = [routing.half for routing in routings if routing.half]
     made = {expert: with_timed_loras(_with_note(patched(model, whole[expert]), expert, halves), timed[expert]) for expert, model in models.items()}
     warnings = [routing.warning for routing in routings if routing.warning]
-    return made["high"], made["low"], lines, warnings + _left_out(made.values())
+    return made["high"], made["low"], lines + library.notes(), warnings + _left_out(made.values())
 
 
 def spans_by_name(choices: Sequence[LoraChoice]) -> LoraSpans:
@@ -98,13 +102,19 @@ class Library:
         self.same_shapes = shapes["high"] == shapes["low"]
         self._forms: dict[tuple[str, str], NormalForm] = {}
         self._patches: dict[int, tuple[Part, Patches]] = {}
+        self._notes: dict[str, str] = {}
 
     def form(self, name: str, expert: str) -> NormalForm:
         key = (name, "both" if self.same_shapes else expert)
         if key not in self._forms:
             tensors, metadata = read_lora(lora_path(name))
             self._forms[key] = normal_form(tensors, metadata, self.shapes[expert], name)
+            self._notes[name] = about(name, metadata)
         return self._forms[key]
+
+    def notes(self) -> list[str]:
+        """What the metadata of each file says to whoever uses it, a line each."""
+        return [note for note in self._notes.values() if note]
 
     def patches(self, part: Part) -> Patches:
         if id(part) not in self._patches:
