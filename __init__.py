@@ -9,6 +9,7 @@ from .nodes.experts import Wan22ExpertLoader
 from .nodes.interpolation import Wan22Interpolate, Wan22InterpolatorLoader
 from .nodes.latent import Wan22EmptyLatent
 from .nodes.lora import Wan22ApplyLoRAs, Wan22LoRA
+from .nodes.lora_stack import Wan22LoRAStack, Wan22SaveLoRAStack
 from .nodes.prompt import Wan22ExpandPrompt
 from .nodes.safety import Wan22CheckPrompt, Wan22CheckVideo
 from .nodes.sampling import Wan22Guider, Wan22Sampler, Wan22Sigmas, Wan22Solver
@@ -27,6 +28,8 @@ class Wan22Extension(ComfyExtension):
             Wan22TextEncode,
             Wan22ExpertLoader,
             Wan22LoRA,
+            Wan22LoRAStack,
+            Wan22SaveLoRAStack,
             Wan22ApplyLoRAs,
             Wan22EmptyLatent,
             Wan22Sampler,

@@ -30,8 +30,11 @@ DOWNLOADS: dict[str, dict[str, str]] = {
 }
 
 
-def missing_file(folder: str, name: str) -> str:
-    """The message for a weight file that is not in models/`folder`: what, where, from where and what to do next."""
-    url = DOWNLOADS[folder].get(name)
+def missing_file(folder: str, name: str, url: str = "") -> str:
+    """The message for a weight file that is not in models/`folder`: what, where, from where and what to do next.
+
+    `url` is where it is said to come from; the official address of an official file counts more.
+    """
+    url = DOWNLOADS[folder].get(name, url)
     source = f"Download it from {url}" if url else "Official files: " + ", ".join(DOWNLOADS[folder].values())
     return f"'{name}' is not in models/{folder}. {source}, put it there and press R in ComfyUI to refresh the list."

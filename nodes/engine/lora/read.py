@@ -41,6 +41,13 @@ def read_lora(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, {}
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file, from its header alone; empty where it has none, or is no safetensors file."""
+    if path.suffix.lower() not in SAFETENSORS:
+        return {}
+    return _as_text(_header(_beginning(path)).get(METADATA))
+
+
 def _table(loaded: Any) -> dict[str, torch.Tensor]:
     """The tensors of a pickled table, or of the table in it; empty where there is something else."""
     if not isinstance(loaded, dict):
@@ -75,7 +82,7 @@ def _with_metadata_as_text(path: Path, error: Exception) -> tuple[dict[str, torc
         tensors = load(len(names).to_bytes(LENGTH_BYTES, "little") + names + path.read_bytes()[len(beginning) :])
     except (SafetensorError, ValueError, RuntimeError) as second:
         raise LoraError(f"{path.name}: its metadata is not text, and its tensors are damaged too ({second}). Fetch it again.") from second
-    return tensors, {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in _items(metadata)}
+    return tensors, _as_text(metadata)
 
 
 def _beginning(path: Path) -> bytes:
@@ -88,8 +95,9 @@ def _beginning(path: Path) -> bytes:
         return first[:end] if end <= len(first) or end > MOST_HEADER_BYTES else first + file.read(end - len(first))
 
 
-def _items(metadata: Any) -> list[tuple[Any, Any]]:
-    return list(metadata.items()) if isinstance(metadata, Mapping) else []
+def _as_text(metadata: Any) -> dict[str, str]:
+    items = metadata.items() if isinstance(metadata, Mapping) else ()
+    return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in items}
 
 
 def _is_text(metadata: Any) -> bool:
