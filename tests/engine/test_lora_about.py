@@ -71,6 +71,12 @@ def test_metadata_without_a_word_for_users_has_no_line(name: str) -> None:
     assert about(NAME, CASES[name]) == ""
 
 
+@pytest.mark.parametrize("word", ["", "None", "null", "unknown"])
+def test_words_for_what_nobody_knows_tell_nothing(word: str) -> None:
+    keys = ("modelspec.title", "modelspec.author", "ss_base_model_version", "modelspec.date", "ss_resolution", *TRIGGERS)
+    assert said(dict.fromkeys(keys, word)) == ""
+
+
 # --- tags ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ NEARLY_ALL = 0.9  # of the pictures
 TRIGGERS = ("modelspec.trigger_phrase", "ss_trigger_words", "trigger_phrase", "trigger_words", "trigger_word", "trainedWords", "ss_activation_text",
             "activation text", "instance_prompt")
 BASES = ("ss_base_model_version", "modelspec.architecture")
-NO_BASE = ("", "unknown", "none", "null", "custom", "other")
+NOTHING = ("", "unknown", "none", "null", "undefined")  # which programs write for what they do not know
 I2V = re.compile(r"(?<!t)i2v", re.IGNORECASE)
 RESOLUTION = re.compile(r"\(?(\d{2,5})(?:x|, ?)(\d{2,5})(?:x(\d{1,4}))?\)?")
 DATE = re.compile(r"\d{4}-\d\d-\d\d(?=\D|$)")
@@ -48,11 +48,17 @@ def about(name: str, metadata: Mapping[str, Any]) -> str:
     return f"{name}: {line}" if line else ""
 
 
+def _said(value: object, most: int) -> str:
+    """A harmless text; empty for a word that says nothing."""
+    text = harmless(value, most)
+    return "" if text.casefold() in NOTHING else text
+
+
 def _phrases(value: object) -> list[str]:
     """A phrase as it stands, or a list of them."""
     listed = _json(value, list) if isinstance(value, str) and value.lstrip().startswith("[") else value
     phrases = listed if isinstance(listed, list) else [value]
-    return list(filter(None, (harmless(phrase, LONGEST_PHRASE) for phrase in phrases[: 4 * MOST_WORDS] if isinstance(phrase, str))))
+    return [text for phrase in phrases[: 4 * MOST_WORDS] if isinstance(phrase, str) and (text := _said(phrase, LONGEST_PHRASE))]
 
 
 def _common_tags(metadata: Mapping[str, Any]) -> list[str]:
@@ -73,7 +79,7 @@ def _common_tags(metadata: Mapping[str, Any]) -> list[str]:
 
 def _title(name: str, metadata: Mapping[str, Any]) -> str:
     """Title and author; a title that the file's own name says is none."""
-    title, author = (harmless(metadata.get(f"modelspec.{key}", ""), LONGEST_WORD) for key in ("title", "author"))
+    title, author = (_said(metadata.get(f"modelspec.{key}", ""), LONGEST_WORD) for key in ("title", "author"))
     file = re.split(r"[/\\]", name)[-1].casefold()
     titled = f"'{title}'" if title and not file.startswith(title.casefold()) else ""
     return " ".join(filter(None, (titled, f"by {author}" if author else "")))
@@ -81,7 +87,7 @@ def _title(name: str, metadata: Mapping[str, Any]) -> str:
 
 def _other_base(metadata: Mapping[str, Any]) -> str:
     """The model that the file was made for, where that is not Wan for text to video."""
-    bases = [base for key in BASES if (base := harmless(metadata.get(key, ""), LONGEST_WORD).split("/")[0]).casefold() not in NO_BASE]
+    bases = [base for key in BASES if (base := _said(metadata.get(key, ""), LONGEST_WORD).split("/")[0])]
     of_wan = [base for base in bases if "wan" in base.casefold()]
     made_for = next((base for base in of_wan if I2V.search(base)), "") if of_wan else next(iter(bases), "")
     return f"made for {made_for}" if made_for else ""
