@@ -19,13 +19,14 @@ from ...engine.lora.stacks.links import link_of, links_in
 from ...engine.lora.stacks.names import SUFFIX, file_named
 from ...engine.model_files import missing_file
 from ...engine.pairs import with_slashes
+from ..messages import counted
 from .files import listed_name, model_names
 from .lora import lora_path
 
 LORAS, FOLDER = "loras", "stacks"
 NOTHING_YET = "(none in models/loras/stacks)"
 MOST_HASHES = 1000  # of files that are remembered
-MOST_SHOWN = 120  # characters of trigger words
+MOST_SHOWN = 120  # characters of what a stack's file says
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def load_stack(name: str, scale: float) -> LoadedStack:
     files = [_file_of(lora) or lora.choice.name for lora in loras]
     choices = tuple(replace(choice, name=file) for choice, file in zip(_scaled(name, loras, scale), files, strict=True))
     lines = [_line(lora, choice) for lora, choice in zip(loras, choices, strict=True)]
+    others = [file for lora, file in counted(list(zip(loras, files, strict=True))) if not _is_same(lora, lora_path(file))]
     return LoadedStack(choices, lines, [f"{file} is not the file that was saved in '{name}': it has the same name and another content"
-                                        for lora, file in zip(loras, files, strict=True) if not _is_same(lora, lora_path(file))])
+                                        for file in others])
 
 
 def fingerprint(name: str) -> str:
@@ -80,7 +82,7 @@ def save_stack(choices: Sequence[LoraChoice], name: str, overwrite: bool, workfl
     file = file_named(name)
     links = links_in(workflow)
     known = {lora.sha256: lora for lora in _all_saved()}
-    content = stack_text([_saved(choice, links, known) for choice in choices]).encode()
+    content = stack_text([_saved(choice, links, known) for choice in counted(choices)]).encode()
     there = _there(file)
     if there is not None and _holds(there, content):
         return f"{there} holds this stack already"
@@ -177,7 +179,7 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _line(lora: SavedLora, choice: LoraChoice) -> str:
-    found = "" if with_slashes(choice.name) == with_slashes(lora.choice.name) else f" (saved as {lora.choice.name})"
+    found = "" if with_slashes(choice.name) == with_slashes(lora.choice.name) else f" (saved as {harmless(lora.choice.name, MOST_SHOWN)})"
     when = "" if choice.span.is_whole else f", {choice.span.describe()}"
     words = harmless(", ".join(lora.trigger_words), MOST_SHOWN)
     return f"{choice.name}{found}: scale {choice.scale:g}, {choice.target}{when}{f'; trigger words: {words}' if words else ''}"
