@@ -12,6 +12,7 @@ from .engine.sampling.plan import EXPERT_NAMES, plan_of
 from .engine.spans import Span
 from .host import routes
 from .host.models.lora import spans_by_name
+from .host.models.lora_stacks import choices_as_saved
 
 
 def register() -> None:
@@ -34,7 +35,7 @@ def planned(query: Mapping[str, str]) -> dict[str, Any]:
     """N+1 `sigmas`; per step its expert ("high" or "low"), its `guidance` and its model `calls`, 0 where it is forecast; `lora_changes`, what comes
     or goes by the number of the step; `all_calls` of a run that computes every step; the `boundary`; and `text`, the sentence that the node shows.
 
-    `loras` of the query: the stack as JSON, a list of objects with the names of Wan 2.2 LoRA's widgets, or with `stack` for a saved one.
+    `loras` of the query: the stack as JSON, a list of objects with the names of Wan 2.2 LoRA's widgets, or with `stack` and `scale` for a saved one.
     ValueError for a setting that is missing or out of range.
     """
     schedule = Schedule(_text(query, "solver"), _number(query, "steps", int), _number(query, "shift"), _number(query, "denoise", default=1.0))
@@ -56,11 +57,16 @@ def planned(query: Mapping[str, str]) -> dict[str, Any]:
 
 def _stack(text: str) -> list[LoraChoice]:
     try:
-        entries = json.loads(text)
-        return [LoraChoice(str(entry["lora"]), entry["scale"], entry["transformer"], Span(entry["first_step"], entry["last_step"]))
-                for entry in entries]
+        return [choice for entry in json.loads(text) for choice in _choices(entry)]
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"loras is no list of LoRAs in JSON: {error}.") from error
+
+
+def _choices(entry: Mapping[str, Any]) -> list[LoraChoice]:
+    """Of a LoRA, or of a saved stack."""
+    if "stack" in entry:
+        return choices_as_saved(str(entry["stack"]), entry["scale"])
+    return [LoraChoice(str(entry["lora"]), entry["scale"], entry["transformer"], Span(entry["first_step"], entry["last_step"]))]
 
 
 def _text(query: Mapping[str, str], name: str) -> str:

@@ -81,8 +81,9 @@ function entriesBelow(apply) {
   /** @type {LoraEntry[]} */
   const entries = [];
   for (let lora = sourceOf(apply, "loras"); lora; lora = sourceOf(lora, "stack")) {
-    const { type, mode } = lora;
-    if (type === "Wan22LoRA" && mode !== BYPASSED) entries.unshift(entryOf(lora));
+    if (lora.mode === BYPASSED) continue;
+    if (lora.type === "Wan22LoRA") entries.unshift(entryOf(lora));
+    if (lora.type === "Wan22LoRAStack") entries.unshift({ stack: valueOf(lora, "stack_file"), scale: valueOf(lora, "scale") });
   }
   return entries;
 }

@@ -3,9 +3,10 @@
 import { app } from "../../scripts/app.js";
 
 const NAME = "$$node-text-preview";
-const TALKERS = ["Wan22ApplyLoRAs", "Wan22CheckPrompt", "Wan22CheckVideo", "Wan22ExpandPrompt", "Wan22ExpertLoader", "Wan22Sampler", "Wan22SaveVideo"];
+const TALKERS = ["Wan22ApplyLoRAs", "Wan22CheckPrompt", "Wan22CheckVideo", "Wan22ExpandPrompt", "Wan22ExpertLoader", "Wan22LoRAStack", "Wan22Sampler",
+  "Wan22SaveLoRAStack", "Wan22SaveVideo"];
 const WIDTH = 360; // of a new node with much to say
-const WIDE = ["Wan22ApplyLoRAs", "Wan22CheckVideo", "Wan22Sampler"];
+const WIDE = ["Wan22ApplyLoRAs", "Wan22CheckVideo", "Wan22LoRAStack", "Wan22Sampler", "Wan22SaveLoRAStack"];
 const LINE = 16, CHARACTER = 5.8, SIDES = 52, ABOVE_AND_BELOW = 16; // pixels of the box and its letters
 const MAX_LINES = 11; // then the box scrolls
 const STYLE = `display: none; box-sizing: border-box; width: 100%; max-height: ${MAX_LINES * LINE + ABOVE_AND_BELOW}px; padding: 6px 8px;

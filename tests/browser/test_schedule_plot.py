@@ -1,6 +1,8 @@
 """The picture of the schedule on Wan 2.2 Sampler, and the texts on other nodes, on the classic canvas and in Nodes 2.0."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +78,25 @@ def test_an_opening_and_loras_by_step_are_ticks_and_outlive_a_save(canvas: Page,
     assert (sampler["opening_steps"], sampler["opening_guidance"]) == (1, 3.5)
     assert [node["inputs"]["first_step"] for node in sent.values() if node["class_type"] == "Wan22LoRA"] == [3]
     assert low in {node["inputs"].get("lora") for node in sent.values()}
+
+
+def test_loras_of_a_saved_stack_are_in_the_picture(canvas: Page, models: Path) -> None:
+    saved = {"file": "style.safetensors", "sha256": "0" * 64, "scale": 1.0, "transformer": "low", "first_step": 5, "last_step": 0}
+    path = models / "loras" / "stacks" / "in_the_picture.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"version": 1, "loras": [saved]}))
+    open_workflow(canvas, workflows.shipped("lightning_with_motion"))
+    canvas.evaluate("""name => {
+        const stack = LiteGraph.createNode('Wan22LoRAStack')
+        app.graph.add(stack)
+        stack.widgets[0].value = name
+        const [first] = app.graph.nodes.filter(node => node.type === 'Wan22LoRA')
+        stack.connect(0, first, first.inputs.findIndex(input => input.name === 'stack'))
+    }""", path.name)
+    canvas.evaluate(SET, ["Wan22Sampler", "opening_steps", 1])
+    canvas.wait_for_function("() => document.querySelectorAll('.wan22-schedule [data-step]').length === 3")
+    path.unlink()
+    assert ticks(canvas)[-1] == ("5", "from step 5: with style.safetensors")
 
 
 def test_a_workflow_from_before_the_opening_runs_without_one(canvas: Page, object_info: dict[str, Any]) -> None:

@@ -4,12 +4,14 @@ import json
 import urllib.error
 import urllib.parse
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+import tiny_weights
 from comfyui import ComfyUI
 from engine.sampling.schedules import TRAIN_TIMESTEPS
 from engine.sampling.solvers import SOLVERS
@@ -94,7 +96,42 @@ def test_what_is_shown_is_what_runs(server: ComfyUI, sample: Sample, solver: str
     assert shown["all_calls"] == sum(1 + (guidance[name == "low"] > 1) for name in shown["experts"])
 
 
+def entry(name: str, **changes: Any) -> dict[str, Any]:
+    return {"lora": name, "scale": 1, "transformer": "auto", "first_step": 1, "last_step": 0, **changes}
+
+
+def test_loras_by_step_and_an_opening_are_planned_by_the_names_of_the_files(server: ComfyUI) -> None:
+    """A file named high brings its partner; one that is named neither goes to both, one at scale 0 nowhere."""
+    high, low = (tiny_weights.LORAS[0].format(side) for side in ("high", "low"))
+    stack = [entry(high, first_step=3), entry("style.safetensors", last_step=5), entry("off.safetensors", scale=0, first_step=2),
+             entry("whole.safetensors")]
+    plan = schedule(server, solver="euler", steps=6, guidance_scale=1, guidance_scale_2=1, opening_steps=2, loras=json.dumps(stack))
+    assert plan["guidance"] == [3.5, 3.5, 1, 1, 1, 1] and plan["calls"] == [2, 2, 1, 1, 1, 1]
+    assert plan["lora_changes"] == {"3": [f"with {high}"], "6": ["without style.safetensors"]}
+    assert f"; high has {high} on step 3; low has style.safetensors on steps 4 to 5; acceleration off" in plan["text"]
+    assert low not in plan["text"]  # it is on in all steps of its expert
+
+
+def test_a_saved_stack_is_planned_by_what_it_says(server: ComfyUI, models: Path) -> None:
+    saved = {"file": "style.safetensors", "sha256": "0" * 64, "scale": 1.0, "transformer": "high", "first_step": 2, "last_step": 2}
+    path = models / "loras" / "stacks" / "planned.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"version": 1, "loras": [saved]}))
+    try:
+        plan = schedule(server, solver="euler", steps=6, loras=json.dumps([{"stack": "planned.json", "scale": 2}]))
+        assert plan["lora_changes"] == {"2": ["with style.safetensors"], "3": ["without style.safetensors"]}
+        assert "scale is 9" in refusal(server, loras=json.dumps([{"stack": "planned.json", "scale": 9}]))
+    finally:
+        path.unlink()
+
+
 @pytest.mark.parametrize(("change", "message"), [
+    ({"opening_steps": 13},
+     "opening_steps is 13, but the high-noise expert takes 12 of the 27 steps. Set it to 12 at most, or raise steps or shift."),
+    ({"loras": "["}, "loras is no list of LoRAs in JSON: Expecting value: line 1 column 2 (char 1)."),
+    ({"loras": "[{}]"}, "loras is no list of LoRAs in JSON: 'lora'."),
+    ({"loras": json.dumps([entry("a.safetensors", first_step=28)])},
+     "first_step of the LoRA a.safetensors is 28, beyond the run of 27 steps. Set it to 27 at most."),
     ({"steps": 0}, "steps is 0; it must be between 1 and 200."),
     ({"steps": 2.5}, "steps is '2.5'; it must be a whole number."),
     ({"steps": None}, "steps is missing."),

@@ -63,6 +63,11 @@ def load_stack(name: str, scale: float) -> LoadedStack:
                                         for file in others])
 
 
+def choices_as_saved(name: str, scale: float) -> list[LoraChoice]:
+    """The LoRAs of a stack by the names that it was saved with, whether these files are here or not. StackError as `check_stack`, but for files."""
+    return _scaled(name, _read(name), scale)
+
+
 def fingerprint(name: str) -> str:
     """Another text whenever the stack, or a file that it means, is another one."""
     try:
