@@ -6,7 +6,7 @@ Without --to they go where the demo and the tests find them.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ import tiny_weights
 from comfyui import import_comfyui
 from miniature import loras, text, vae
 from miniature.experts import with_full_text
-from miniature.recipe import EXPERTS, LORAS, RECIPES, Recipe
+from miniature.recipe import DISTILLED, EXPERTS, LORAS, RECIPES, Recipe
 from miniature.training import averaged
 
 EXPERT = "miniature_wan2.2_t2v_{}_noise_{}.safetensors"
@@ -37,22 +37,26 @@ def main() -> None:
     parser.add_argument("--fp8", action="store_true", help="also the experts in fp8_scaled and the text encoder in fp16")
     options = parser.parse_args()
     import_comfyui()
-    written = export(RECIPES[options.recipe], options.to, options.fp8)
-    for path in written:
+    paths = export(RECIPES[options.recipe], options.to, options.fp8)
+    for path in paths:
         print(f"{path.stat().st_size / 2**20:6.2f} MB  {path}")
-    sizes = [path.stat().st_size for path in written]
+    sizes = [path.stat().st_size for path in paths]
     print(f"{sum(sizes) / 2**20:6.2f} MB together{'' if sum(sizes) <= MAX_TOGETHER and max(sizes) <= MAX_FILE else ': MORE THAN THE REPO MAY HOLD'}")
 
 
 def export(recipe: Recipe, folder: Path, fp8: bool = False) -> list[Path]:
     """Write the files below `folder` and return their paths. The text encoder is fp8_scaled, everything else fp16."""
-    written = []
-    for place, weights in files(recipe, fp8):
-        path = folder / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-        written.append(path)
-    return written
+    return written(files(recipe, fp8), folder)
+
+
+def written(entries: Iterable[tuple[str, Weights]], folder: Path) -> list[Path]:
+    """Paths of the files, each of which lies at its place in the folder."""
+    paths = []
+    for place, weights in entries:
+        paths.append(folder / place)
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, paths[-1])
+    return paths
 
 
 def files(recipe: Recipe, fp8: bool) -> Iterator[tuple[str, Weights]]:
@@ -66,7 +70,12 @@ def files(recipe: Recipe, fp8: bool) -> Iterator[tuple[str, Weights]]:
     if fp8:
         yield f"text_encoders/{TEXT_ENCODER.format('fp16')}", half(encoder)
     yield f"vae/{VAE}", half(torch.load(vae.finished(recipe), weights_only=True, map_location="cpu"))
-    for name in LORAS:
+    yield from lora_files(recipe, (*LORAS, *DISTILLED))
+
+
+def lora_files(recipe: Recipe, names: Iterable[str]) -> Iterator[tuple[str, Weights]]:
+    """Those of the names that were trained."""
+    for name in names:
         if (recipe.folder() / f"lora_{name}.pt").exists():
             yield f"loras/{LORA.format(*name.rsplit('_', 1))}", half(loras.lora_file(recipe, name))
 

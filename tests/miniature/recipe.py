@@ -11,6 +11,7 @@ from miniature.scenes import FRAMES, PLAIN, SIZE, Style
 FOLDER = ROOT / ".dev" / "miniature"
 STYLES = {"plain": PLAIN, "striped": Style(striped=True), "reversed": Style(reversed=True), "framed": Style(framed=True)}
 LORAS = {"striped_high": "high", "striped_low": "low", "reversed_high": "high", "reversed_low": "low", "framed_low": "low"}
+DISTILLED = {"distilled_high": "high", "distilled_low": "low"}  # LoRAs as well, but of no style
 EXPERTS = ("high", "low")
 
 
@@ -47,6 +48,8 @@ class Recipe:
     high: Length = Length(11268, 16, 1e-3)
     low: Length = Length(11155, 16, 1e-3)
     lora: Length = Length(600, 16, 2e-3, warmup=20, average=0.99)
+    trajectories: int = 1024  # of the distillation
+    distilled: Length = Length(1500, 16, 2e-3, warmup=20, average=0.99)
 
     def folder(self) -> Path:
         return FOLDER / self.name
@@ -59,7 +62,8 @@ class Recipe:
 RECIPES = {
     "full": Recipe("full"),
     "micro": Recipe("micro", size=32, vae_dim=4, dim=128, ffn_dim=128, layers=1, rank=2, clips=8, lora_clips=4, shard=4,
-                    vae=Length(2, 1, 1e-3), high=Length(2, 2, 1e-3), low=Length(2, 2, 1e-3), lora=Length(2, 2, 1e-3)),
+                    vae=Length(2, 1, 1e-3), high=Length(2, 2, 1e-3), low=Length(2, 2, 1e-3), lora=Length(2, 2, 1e-3),
+                    trajectories=3, distilled=Length(8, 2, 1e-2, warmup=1)),
 }
 
 

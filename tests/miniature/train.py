@@ -19,10 +19,11 @@ from functools import partial
 import torch
 
 from comfyui import import_comfyui
-from miniature import experts, latents, loras, vae
-from miniature.recipe import EXPERTS, LORAS, RECIPES, Recipe
+from miniature import distilled, experts, latents, loras, vae
+from miniature.recipe import DISTILLED, EXPERTS, LORAS, RECIPES, Recipe
 
 PARTS = ("vae", "latents", "experts", "loras")
+DISTILLATION = ("trajectories", "distilled")  # once the experts are exported: distil.py
 
 
 def main() -> int:
@@ -51,8 +52,10 @@ def conduct(parts: Sequence[str], options: argparse.Namespace, minutes: dict[str
         "latents": [[f"latents/{part}/{cores}" for part in range(cores)]],
         "experts": [list(EXPERTS)],
         "loras": [["striped_high", "striped_low"], ["reversed_high", "reversed_low"], ["framed_low"]],
+        "trajectories": [[f"trajectories/{part}/{cores}" for part in range(cores)]],
+        "distilled": [list(DISTILLED)],
     }
-    for part in (part for part in PARTS if part in parts):
+    for part in (part for part in steps if part in parts):
         begin = time.monotonic()
         for jobs in steps[part]:
             if code := together(jobs, options):
@@ -79,6 +82,8 @@ def run(recipe: Recipe, job: str, minutes: dict[str, float]) -> None:
         "latents": lambda: latents.write_shards(recipe, *map(int, numbers)),
         **{expert: partial(experts.train_expert, recipe, expert, minutes.get("experts")) for expert in EXPERTS},
         **{lora: partial(loras.train_lora, recipe, lora, minutes.get("loras")) for lora in LORAS},
+        "trajectories": lambda: distilled.write_trajectories(recipe, *map(int, numbers)),
+        **{lora: partial(distilled.train_distilled, recipe, lora) for lora in DISTILLED},
     }
     jobs[name]()
 
