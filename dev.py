@@ -57,9 +57,9 @@ def main() -> int:
     compare.add_argument("--out", type=Path)
     miniature = commands.add_parser("miniature", add_help=False,
                                     help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it, see what fewer model calls lose, "
-                                         "distil it for four steps (half an hour); "
+                                         "distil it for four steps (half an hour), measure the motion that this takes; "
                                          "arguments: tests/miniature/NAME.py")
-    miniature.add_argument("name", choices=("train", "export", "evaluate", "losses", "acceleration", "distil"))
+    miniature.add_argument("name", choices=("train", "export", "evaluate", "losses", "acceleration", "distil", "motion"))
     commands.add_parser("gpu", help="what only a card can tell, in eight minutes; --pack FOLDER makes the folder to carry to it; "
                         "arguments: tests/gpu/__main__.py", add_help=False)
     for command in commands.choices.values():
