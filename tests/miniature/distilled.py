@@ -58,7 +58,7 @@ def write_trajectories(recipe: Recipe, part: int = 0, parts: int = 1, *, models:
     for index, path in missing:
         states = encoder.of([example.caption for example in chosen[index * AT_ONCE : (index + 1) * AT_ONCE]])
         noise = torch.randn(len(states), 16, (FRAMES + 3) // 4, recipe.size // 8, recipe.size // 8, generator=generator(recipe.seed, index, 6))
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
         torch.save({"latents": trajectories(experts, noise.to(device()), states.float().to(device()), nothing).cpu(), "states": states}, unfinished)
         unfinished.replace(path)
@@ -68,14 +68,13 @@ def write_trajectories(recipe: Recipe, part: int = 0, parts: int = 1, *, models:
 @torch.no_grad()
 def trajectories(experts: dict[str, Expert], noise: torch.Tensor, states: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
     """Latents (B, STEPS + 1, 16, T, H, W) at the noise levels of the four steps, of FULL_STEPS Euler steps with guidance from noise
-    (B, 16, T, H, W)."""
+    (B, 16, T, H, W); in float32, since bfloat16 is off by 1 % in the end."""
     both = torch.cat([states, nothing.expand_as(states)])
     kept: list[torch.Tensor] = []
 
     def predict_x0(x: torch.Tensor, sigma: float) -> torch.Tensor:
         name = expert_at(sigma)
-        with mixed_precision():
-            velocity, without = predict(experts[name], x.repeat(2, 1, 1, 1, 1), x.new_full((len(both),), sigma), both).float().chunk(2)
+        velocity, without = predict(experts[name], x.repeat(2, 1, 1, 1, 1), x.new_full((len(both),), sigma), both).chunk(2)
         return x - sigma * torch.lerp(without, velocity, GUIDANCE[name])
 
     def keep(step: int, x0: torch.Tensor, x: torch.Tensor) -> None:
