@@ -44,7 +44,8 @@ def main() -> int:
     demo.add_argument("prompt", nargs="?", help="what the video shows")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--lora", action="append", default=[], metavar="NAME[=SCALE]",
-                      help="a file in models/loras, or part of its name; the miniature has striped, reversed and framed; may be given more than once")
+                      help="a file in models/loras, or part of its name; the miniature has striped, reversed and framed, and distilled, which "
+                           "is for 4 steps; may be given more than once")
     commands.add_parser("test", help="lint, type check, unit tests, tests against the real server; "
                         "further arguments go to pytest, and then only pytest runs")
     commands.add_parser("check", help="the fast door: lint, type check and the engine's tests, in a minute and a half")
@@ -57,7 +58,7 @@ def main() -> int:
     compare.add_argument("--out", type=Path)
     miniature = commands.add_parser("miniature", add_help=False,
                                     help="the demo's small Wan 2.2: train it (two hours), export it, evaluate it, see what fewer model calls lose, "
-                                         "distil it for four steps (half an hour), measure the motion that this takes; "
+                                         "distil it for four steps (twenty minutes), measure the motion that this takes; "
                                          "arguments: tests/miniature/NAME.py")
     miniature.add_argument("name", choices=("train", "export", "evaluate", "losses", "acceleration", "distil", "motion"))
     commands.add_parser("gpu", help="what only a card can tell, in eight minutes; --pack FOLDER makes the folder to carry to it; "

@@ -1,4 +1,4 @@
-"""Distil the exported miniature into a LoRA pair for four steps without guidance, half an hour on 2 CPU cores, and export the pair.
+"""Distil the exported miniature into a LoRA pair for four steps without guidance, in twenty minutes on 2 CPU cores, and export the pair.
 
     python dev.py miniature distil [--to FOLDER]
 

@@ -3,7 +3,8 @@
     python dev.py miniature motion [--models FOLDER] [--prompts 64] [--only WAY ...] [--grid FOLDER] [--out FILE]
 
 A table in Markdown: model calls, motion, and the judge's shares. Motion is the distance between the shape's centres in the first and the last frame
-that show it, mean over the scenes that move, as a share of that of the full run with the same seeds; with its standard error.
+that show it, mean over the scenes that move, as a share of that of the full run with the same seeds; with its standard error. Direction is the
+prompt's also in the rows of the `reversed` pair: where that pair has its way, only what rests is right.
 """
 
 import argparse
@@ -19,13 +20,13 @@ from engine.sampling.experts import is_high_noise
 from engine.sampling.schedules import TRAIN_TIMESTEPS
 from engine.sampling.solvers import solver_named
 from miniature import export
-from miniature.evaluate import AT_ONCE, FIRST_PROMPTS, NONE, Miniature, Scores, Setting, draw_grid, scores
+from miniature.evaluate import AT_ONCE, FIRST_PROMPTS, NONE, REVERSED, Miniature, Scores, Setting, draw_grid, scores
 from miniature.judge import Array, Parts, Track
 from miniature.losses import print_row, print_table
 from miniature.scenes import FRAMES, PLAIN, SIZE, examples
 
 OPENING_GUIDANCE = 3.5
-WORDS = ("colour", "shape", "direction")
+WORDS = ("colour", "shape", "direction", "camera")
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,22 @@ def distilled(steps: int, scale: float = 1.0) -> Setting:
     return replace(NONE, steps=steps, solver="euler", guidance=(1.0, 1.0), loras=(("distilled", "high", scale), ("distilled", "low", 1.0)))
 
 
+def reversal(steps: int, solver: str) -> Setting:
+    return replace(NONE, steps=steps, solver=solver, loras=(REVERSED,))
+
+
+REVERSALS = ((reversal(27, "unipc"), (0, 1, 2, 3, 6, 9, 12)), (reversal(6, "euler"), (0, 1, 2, 3)), (reversal(4, "euler"), (0, 1, 2)))
 FULL = Way("full: 27 steps UniPC, guidance 3.5 / 4", NONE)
 WAYS = (
     FULL,
     *(Way(f"{steps} steps, no LoRA, guidance 3.5 / 4", replace(NONE, steps=steps, solver="euler")) for steps in (4, 6)),
     *(Way(f"{steps} steps, no LoRA, guidance 1", replace(distilled(steps), loras=())) for steps in (4, 6)),
+    *(Way(f"4 steps, no LoRA, guidance 1, opening of {opening}", replace(distilled(4), loras=()), opening) for opening in (1, 2)),
     *(Way(f"{steps} steps distilled", distilled(steps)) for steps in (4, 5, 6)),
     Way("4 steps distilled, high-noise LoRA at 0.7", distilled(4, 0.7)),
     *(Way(f"{steps} steps distilled, opening of {opening}", distilled(steps), opening) for steps in (4, 5, 6) for opening in (1, 2)),
+    *(Way(f"{setting.steps} steps {setting.solver}, reversed, opening of {opening}", setting, opening)
+      for setting, openings in REVERSALS for opening in openings),
 )
 
 
@@ -86,7 +95,7 @@ def main() -> None:
 
 def measured(miniature: Miniature, ways: Sequence[Way], grids: Path | None = None) -> list[Measured]:
     """The ways in their order, each printed when it is done; the first is the one that the others are compared with."""
-    print_table(["way", "calls", "motion", *WORDS, "all three"], [])
+    print_table(["way", "calls", "motion", *WORDS, "colour, shape and direction"], [])
     results: list[Measured] = []
     for way in ways:
         clips = miniature.decoded(latents(miniature, way))
