@@ -50,3 +50,22 @@ def test_an_opening_of_every_step_is_the_run_without_loras(miniature: evaluate.M
     setting = replace(NONE, steps=3, solver="euler", guidance=guidance, loras=(REVERSED,))
     assert relative_error(motion.latents(miniature, Way("", setting, opening=3)), miniature.latents(replace(setting, loras=()))) < 1e-4
     assert relative_error(motion.latents(miniature, Way("", setting, opening=1)), miniature.latents(setting)) > 0.1
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc"])
+def test_the_packs_own_opening_is_the_one_composed_here(miniature: evaluate.Miniature, solver: str):
+    way = Way("", replace(motion.distilled(5), solver=solver), opening=2)
+    assert relative_error(of_the_pack(miniature, way), motion.latents(miniature, way)) < 1e-4
+
+
+def of_the_pack(miniature: evaluate.Miniature, way: Way) -> torch.Tensor:
+    """A batch by LoRAs that begin after the opening, and guidance with an opening."""
+    nodes, setting, captions = miniature.pack.nodes, way.setting, miniature.prompts("right")
+    choices = [nodes.engine.lora.routing.LoraChoice(export.LORA.format(style, expert), scale, expert, nodes.engine.spans.Span(way.opening + 1))
+               for style, expert, scale in setting.loras]
+    experts = nodes.host.models.lora.apply(*(miniature.experts[name] for name in setting.experts), choices)[:2]
+    guidance = nodes.engine.sampling.experts.Guidance(*setting.guidance, way.opening, motion.OPENING_GUIDANCE)
+    prompts = miniature.encoded(captions), miniature.encoded([""] * len(captions))
+    guider = nodes.host.sampling.run.guider(*experts, *prompts, guidance, setting.shift, "none", setting.boundary)
+    empty = {"samples": torch.zeros(len(captions), 16, 5, scenes.SIZE // 8, scenes.SIZE // 8)}
+    return nodes.host.sampling.run.sample(guider, empty, 0, setting.schedule())[0]["samples"]
