@@ -175,29 +175,30 @@ class Miniature:
             states.append(self.known[prompt])
         return [[torch.cat(states).float(), {}]]
 
-    def patched(self, setting: Setting) -> tuple[Any, Any]:
-        """The experts in the order asked for, with the LoRAs and the peer's cache on them."""
+    def patched(self, setting: Setting, opening: int = 0) -> tuple[Any, Any]:
+        """The experts in the order asked for, with the peer's cache on them, and the LoRAs from the first step after the opening."""
         high, low = (self.experts[name] for name in setting.experts)
-        choice = self.pack.nodes.engine.lora.routing.LoraChoice
+        choice, span = self.pack.nodes.engine.lora.routing.LoraChoice, self.pack.nodes.engine.spans.Span(opening + 1)
         stack = []
         for style, target, scale in setting.loras:
             only = target if target in ("high", "low") else "low" if style == "framed" else "high"
-            stack.append(choice(export.LORA.format(style, only), scale, "auto" if target == "auto" and style != "framed" else only))
+            stack.append(choice(export.LORA.format(style, only), scale, "auto" if target == "auto" and style != "framed" else only, span))
         pair = self.pack.nodes.host.models.lora.apply(high, low, stack)[:2] if stack else (high, low)
         return with_magcache(pair, setting) if setting.acceleration == MAGCACHE else pair
 
     @torch.inference_mode()
-    def latents(self, setting: Setting, count: int | None = None) -> torch.Tensor:
-        """Sampled latents (N, 16, 5, 8, 8), AT_ONCE prompts at a time, the seed by batch."""
+    def latents(self, setting: Setting, count: int | None = None, opening: int = 0) -> torch.Tensor:
+        """Sampled latents (N, 16, 5, 8, 8), AT_ONCE prompts at a time, the seed by batch. The steps of the opening go without LoRAs, at its own
+        guidance."""
         prompts = self.prompts(setting.prompts)[:count]
-        high, low = self.patched(setting)
-        return torch.cat([self._batch(setting, high, low, prompts[first : first + AT_ONCE], first) for first in range(0, len(prompts), AT_ONCE)])
+        pair = self.patched(setting, opening)
+        return torch.cat([self._batch(setting, pair, prompts[first : first + AT_ONCE], first, opening) for first in range(0, len(prompts), AT_ONCE)])
 
-    def _batch(self, setting: Setting, high: Any, low: Any, prompts: Sequence[str], seed: int) -> torch.Tensor:
+    def _batch(self, setting: Setting, pair: tuple[Any, Any], prompts: Sequence[str], seed: int, opening: int) -> torch.Tensor:
         plan, sampling, latents = self.pack.nodes.engine.sampling.experts, self.pack.nodes.host.sampling.run, self.pack.nodes.host.video.latents
         empty = latents.empty(self.pack.nodes.engine.video.sizes.Size(SIZE, SIZE), FRAMES)
         empty["samples"] = empty["samples"].repeat(len(prompts), 1, 1, 1, 1)
-        guider = sampling.guider(high, low, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance),
+        guider = sampling.guider(*pair, self.encoded(prompts), self.encoded([""] * len(prompts)), plan.Guidance(*setting.guidance, opening),
                                  setting.shift, "none" if setting.acceleration == MAGCACHE else setting.acceleration, setting.boundary)
         latent, steps = sampling.sample(guider, empty, seed, setting.schedule())
         skipped = magcache.planned(setting.schedule(), setting.boundary) if setting.acceleration == MAGCACHE else ()

@@ -16,22 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.sampling.experts import is_high_noise
-from engine.sampling.schedules import TRAIN_TIMESTEPS
-from engine.sampling.solvers import solver_named
 from miniature import export
-from miniature.evaluate import AT_ONCE, FIRST_PROMPTS, NONE, REVERSED, Miniature, Scores, Setting, draw_grid, scores
+from miniature.evaluate import FIRST_PROMPTS, NONE, REVERSED, Miniature, Scores, Setting, draw_grid, scores
 from miniature.judge import Array, Parts, Track
 from miniature.losses import print_row, print_table
-from miniature.scenes import FRAMES, PLAIN, SIZE, examples
+from miniature.scenes import PLAIN, examples
 
-OPENING_GUIDANCE = 3.5
 WORDS = ("colour", "shape", "direction", "camera")
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to sample: the setting, and how many of its first steps go without its LoRAs, at OPENING_GUIDANCE."""
+    """One way to sample: the setting, and how many of its first steps go without its LoRAs, at the guidance of an opening."""
 
     name: str
     setting: Setting
@@ -98,53 +94,14 @@ def measured(miniature: Miniature, ways: Sequence[Way], grids: Path | None = Non
     print_table(["way", "calls", "motion", *WORDS, "colour, shape and direction"], [])
     results: list[Measured] = []
     for way in ways:
-        clips = miniature.decoded(latents(miniature, way))
+        clips = miniature.decoded(miniature.latents(way.setting, opening=way.opening))
         moving = [clip for clip, example in zip(clips, miniature.chosen, strict=True) if example.scene.direction != "still"]
         distances = tuple(distance(clip.float() / 255) for clip in moving)
-        results.append(Measured(way.name, model_calls(miniature, way), distances, scores(miniature.chosen, clips, PLAIN)))
+        results.append(Measured(way.name, miniature.model_calls[way.setting], distances, scores(miniature.chosen, clips, PLAIN)))
         print_row(results[-1].row(results[0]))
         if grids:
             draw_grid(miniature.chosen, clips, grids / f"{way.name.replace('/', 'and')}.png")
     return results
-
-
-@torch.inference_mode()
-def latents(miniature: Miniature, way: Way) -> torch.Tensor:
-    """Sampled latents (N, 16, T, H/8, W/8), with the noise of `Miniature.latents`."""
-    if not way.opening:
-        return miniature.latents(way.setting)
-    captions = miniature.prompts("right")
-    return torch.cat([opened(miniature, way, captions[first : first + AT_ONCE], first) for first in range(0, len(captions), AT_ONCE)])
-
-
-def opened(miniature: Miniature, way: Way, captions: Sequence[str], seed: int) -> torch.Tensor:
-    """One batch of `latents`: the solver over the pack's experts, which have their LoRAs from step `way.opening` on."""
-    import comfy.model_management
-    import comfy.sample
-    setting, solver, levels = way.setting, solver_named(way.setting.solver), way.setting.schedule().sigmas().tolist()
-    experts = {True: miniature.patched(replace(setting, loras=())), False: miniature.patched(setting)}
-    guidances = {True: (OPENING_GUIDANCE, OPENING_GUIDANCE), False: setting.guidance}
-    prompts = [miniature.encoded(texts)[0][0] for texts in (captions, [""] * len(captions))]
-
-    def predict(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        opening, timestep = levels.index(sigma) < way.opening, solver.timestep(sigma)
-        side = 0 if is_high_noise(timestep, setting.boundary) else 1
-        expert, guidance, t = experts[opening][side], guidances[opening][side], timestep / TRAIN_TIMESTEPS
-        comfy.model_management.load_models_gpu([expert])
-        right, *without = [expert.model.apply_model(x, x.new_full((len(x),), t), c_crossattn=prompt,
-                                                    transformer_options=expert.model_options["transformer_options"])
-                           for prompt in (prompts if guidance != 1.0 else prompts[:1])]
-        denoised = torch.lerp(without[0], right, guidance) if without else right
-        return x - sigma / t * (x - denoised)
-
-    empty = torch.zeros(len(captions), 16, (FRAMES + 3) // 4, SIZE // 8, SIZE // 8)
-    sampled = solver.solve(predict, comfy.sample.prepare_noise(empty, seed), levels, lambda *_: None, ())
-    return miniature.experts["high"].model.process_latent_out(sampled)
-
-
-def model_calls(miniature: Miniature, way: Way) -> int:
-    steps = way.setting.steps
-    return sum(2 if step < way.opening or way.setting.guidance != (1.0, 1.0) else 1 for step in range(steps))
 
 
 def distance(clip: torch.Tensor) -> float:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from comfyui import folder_table_kept
+from engine.sampling.experts import OPENING_GUIDANCE, is_high_noise
+from engine.sampling.schedules import TRAIN_TIMESTEPS
+from engine.sampling.solvers import solver_named
 from miniature import evaluate, export, motion, scenes
-from miniature.evaluate import NONE, REVERSED
-from miniature.motion import Way
+from miniature.evaluate import NONE, REVERSED, Setting
 from sampling_runs import relative_error
 
 
@@ -40,32 +42,40 @@ def test_half_the_way_is_half_without_an_error_and_noise_has_one():
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
-def test_an_opening_without_loras_at_the_same_guidance_is_the_run_itself(miniature: evaluate.Miniature, solver: str):
-    setting = replace(NONE, steps=4, solver=solver, guidance=(motion.OPENING_GUIDANCE, 1.0))
-    assert relative_error(motion.latents(miniature, Way("", setting, opening=1)), miniature.latents(setting)) < 1e-4
+@pytest.mark.parametrize("loras", [(), (REVERSED,), motion.distilled(4).loras], ids=["no LoRA", "reversed", "distilled"])
+def test_an_opening_is_the_one_composed_by_hand(miniature: evaluate.Miniature, solver: str, loras: tuple[tuple[str, str, float], ...]):
+    setting = replace(NONE, steps=5, solver=solver, guidance=(1.0, 2.0), loras=loras)
+    assert relative_error(miniature.latents(setting, opening=2), by_hand(miniature, setting, 2)) < 1e-4
+    assert miniature.model_calls[setting] == 2 * 2 + 1 + 2 * 2
 
 
-def test_an_opening_of_every_step_is_the_run_without_loras(miniature: evaluate.Miniature):
-    guidance = motion.OPENING_GUIDANCE, motion.OPENING_GUIDANCE
-    setting = replace(NONE, steps=3, solver="euler", guidance=guidance, loras=(REVERSED,))
-    assert relative_error(motion.latents(miniature, Way("", setting, opening=3)), miniature.latents(replace(setting, loras=()))) < 1e-4
-    assert relative_error(motion.latents(miniature, Way("", setting, opening=1)), miniature.latents(setting)) > 0.1
+@torch.inference_mode()
+def by_hand(miniature: evaluate.Miniature, setting: Setting, opening: int) -> torch.Tensor:
+    """The solver alone, over the experts with the LoRAs on them and over those without."""
+    import comfy.model_management
+    import comfy.sample
+    solver, levels, captions = solver_named(setting.solver), setting.schedule().sigmas().tolist(), miniature.prompts("right")
+    experts = {True: miniature.patched(replace(setting, loras=())), False: miniature.patched(setting)}
+    guidances = {True: (OPENING_GUIDANCE, OPENING_GUIDANCE), False: setting.guidance}
+    prompts = [miniature.encoded(texts)[0][0] for texts in (captions, [""] * len(captions))]
+
+    def predict(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        opens, timestep = levels.index(sigma) < opening, solver.timestep(sigma)
+        side = 0 if is_high_noise(timestep, setting.boundary) else 1
+        expert, guidance, t = experts[opens][side], guidances[opens][side], timestep / TRAIN_TIMESTEPS
+        comfy.model_management.load_models_gpu([expert])
+        right, *without = [expert.model.apply_model(x, x.new_full((len(x),), t), c_crossattn=prompt,
+                                                    transformer_options=expert.model_options["transformer_options"])
+                           for prompt in (prompts if guidance != 1.0 else prompts[:1])]
+        denoised = torch.lerp(without[0], right, guidance) if without else right
+        return x - sigma / t * (x - denoised)
+
+    empty = torch.zeros(len(captions), 16, 5, scenes.SIZE // 8, scenes.SIZE // 8)
+    sampled = solver.solve(predict, comfy.sample.prepare_noise(empty, 0), levels, lambda *_: None, ())
+    return miniature.experts["high"].model.process_latent_out(sampled)
 
 
-@pytest.mark.parametrize("solver", ["euler", "unipc"])
-def test_the_packs_own_opening_is_the_one_composed_here(miniature: evaluate.Miniature, solver: str):
-    way = Way("", replace(motion.distilled(5), solver=solver), opening=2)
-    assert relative_error(of_the_pack(miniature, way), motion.latents(miniature, way)) < 1e-4
-
-
-def of_the_pack(miniature: evaluate.Miniature, way: Way) -> torch.Tensor:
-    """A batch by LoRAs that begin after the opening, and guidance with an opening."""
-    nodes, setting, captions = miniature.pack.nodes, way.setting, miniature.prompts("right")
-    choices = [nodes.engine.lora.routing.LoraChoice(export.LORA.format(style, expert), scale, expert, nodes.engine.spans.Span(way.opening + 1))
-               for style, expert, scale in setting.loras]
-    experts = nodes.host.models.lora.apply(*(miniature.experts[name] for name in setting.experts), choices)[:2]
-    guidance = nodes.engine.sampling.experts.Guidance(*setting.guidance, way.opening, motion.OPENING_GUIDANCE)
-    prompts = miniature.encoded(captions), miniature.encoded([""] * len(captions))
-    guider = nodes.host.sampling.run.guider(*experts, *prompts, guidance, setting.shift, "none", setting.boundary)
-    empty = {"samples": torch.zeros(len(captions), 16, 5, scenes.SIZE // 8, scenes.SIZE // 8)}
-    return nodes.host.sampling.run.sample(guider, empty, 0, setting.schedule())[0]["samples"]
+def test_an_opening_of_all_high_noise_steps_is_the_run_without_loras_on_that_expert(miniature: evaluate.Miniature):
+    setting = replace(NONE, steps=4, solver="euler", guidance=(OPENING_GUIDANCE, 4.0), loras=(("reversed", "high", 1.0),))
+    assert relative_error(miniature.latents(setting, opening=2), miniature.latents(replace(setting, loras=()))) < 1e-4
+    assert relative_error(miniature.latents(setting, opening=1), miniature.latents(setting)) > 0.1
