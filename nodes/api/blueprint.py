@@ -11,6 +11,7 @@ Prompt = dict[str, dict[str, Any]]
 FROM_OUTSIDE = -10  # the front end's id of what a subgraph's inputs come from
 DRAWN_ONLY = ("Note", "MarkdownNote")
 SAVE, EXPAND, SAMPLER, APPLY_LORAS = "Wan22SaveVideo", "Wan22ExpandPrompt", "Wan22Sampler", "Wan22ApplyLoRAs"
+WHOLE_RUN = {"first_step": 1, "last_step": 0}  # of a LoRA node: a request names no steps
 
 
 class Blueprint:
@@ -57,7 +58,7 @@ class Blueprint:
         stack: dict[str, Any] = {}
         for index, (file, weight) in enumerate(loras):
             prompt[f"lora{index}"] = {"class_type": "Wan22LoRA", "inputs": {
-                "lora": file, "scale": weight.scale, "transformer": weight.transformer, **stack}}
+                "lora": file, "scale": weight.scale, "transformer": weight.transformer, **WHOLE_RUN, **stack}}
             stack = {"stack": [f"lora{index}", 0]}
         if stack:
             prompt[self.node_id(APPLY_LORAS)]["inputs"]["loras"] = stack["stack"]

@@ -51,7 +51,7 @@ def patched(pack: ModuleType) -> Callable[..., torch.Tensor]:
         import comfy.lora
         shapes = {f"{MODULE}.weight": tuple(weight.shape), f"{MODULE}.bias": (weight.shape[0],)}
         whole = form.normal_form({f"{prefix}.{role}": tensor for role, tensor in tensors.items()}, {}, shapes, "a")
-        patches = [(strength, patch, 1.0, None, None) for key, patch in host._adapters(whole.parts[None]) if key == f"{PATH}.weight"]
+        patches = [(strength, patch, 1.0, None, None) for key, patch in host.patches_of(whole.parts[None]) if key == f"{PATH}.weight"]
         return comfy.lora.calculate_weight(patches, weight.clone(), PATH)
 
     return run
@@ -175,7 +175,7 @@ def test_an_adapter_is_all_in_what_comfyui_copies_of_it(pack: ModuleType, kind: 
     more = {"DoRA": {**ADAPTERS["LoRA"], "dora_scale": randn(OUT, 1, seed=2).abs() + 1}, "set_weight": {"set_weight": randn(OUT, IN, seed=5)}}
     tensors = {f"lycoris_blocks_0_ffn_0.{role}": tensor for role, tensor in {**ADAPTERS, **more}[kind].items()}
     part = form.normal_form(tensors, {}, {f"{MODULE}.weight": (OUT, IN)}, "a").parts[None]
-    ((_, patch),) = host._adapters(part)
+    ((_, patch),) = host.patches_of(part)
     adapters = importlib.import_module(f"{pack.__name__}.nodes.host.models.adapters")
     for each in (patch, adapters.StackedLowRank.of([(0.5, patch), (0.25, patch)])) if adapters.is_plain_low_rank(patch) else (patch,):
         here, there = (comfy.lora.calculate_weight([(0.7, one, 1.0, None, None)], WEIGHT.clone(), PATH) for one in (each, copied(each)))
