@@ -17,7 +17,7 @@ import torch
 import videos
 from comfyui import ROOT, folder_table_kept
 from miniature import evaluate, export, motion
-from miniature.acceleration import psnr_of_each
+from miniature.acceleration import distance_of_each
 from miniature.evaluate import DEFAULT, FRAMED, NONE, REVERSED, STRIPED, Scores, Setting
 from miniature.judge import judge
 from miniature.recipe import STYLES
@@ -33,10 +33,10 @@ class Drawn:
 
     def __init__(self, miniature: evaluate.Miniature) -> None:
         self.miniature = miniature
-        self.clips, self.scores = cache(miniature.clips), cache(self._scores)
+        self.latents, self.scores = cache(miniature.latents), cache(self._scores)
 
     def _scores(self, setting: Setting, style: Style, count: int = PROMPTS) -> Scores:
-        return evaluate.scores(self.miniature.chosen[:count], self.clips(setting, count), style)
+        return evaluate.scores(self.miniature.chosen[:count], self.miniature.decoded(self.latents(setting, count)), style)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_colour_shape_and_motion_are_those_of_the_prompt(drawn: Drawn):
 
 def test_the_default_is_nearer_to_none_than_magcache_with_fewer_calls(drawn: Drawn):
     """On each of these prompts; on more of them, at other settings, with numbers: python dev.py miniature acceleration."""
-    exact, ours, peer = (drawn.clips(setting, PROMPTS) for setting in (NONE, DEFAULT, replace(NONE, acceleration=evaluate.MAGCACHE)))
-    nearness, of_peer = (torch.tensor(psnr_of_each(made, exact)) for made in (ours, peer))
-    assert (nearness > of_peer).float().mean() >= 0.75
-    assert nearness.mean() > of_peer.mean() + 1
+    exact, ours, peer = (drawn.latents(setting, PROMPTS) for setting in (NONE, DEFAULT, replace(NONE, acceleration=evaluate.MAGCACHE)))
+    distance, of_peer = (torch.tensor(distance_of_each(made, exact)) for made in (ours, peer))
+    assert (distance < of_peer).float().mean() >= 0.75
+    assert distance.mean() < 0.9 * of_peer.mean()
     calls, all_calls = drawn.miniature.model_calls, drawn.miniature.all_calls
     assert calls[DEFAULT] <= 0.55 * all_calls[DEFAULT] < calls[replace(NONE, acceleration=evaluate.MAGCACHE)]
 
@@ -78,9 +78,8 @@ def test_without_guidance_fewer_clips_are_right(drawn: Drawn):
 
 def test_the_distilled_pair_draws_in_four_steps_without_guidance_what_is_asked_for(drawn: Drawn):
     four = motion.distilled(4)
-    right, without = (drawn.scores(setting, PLAIN).right for setting in (four, replace(four, loras=())))
-    assert right["colour"] >= 0.9 and right["direction"] >= 0.85
-    assert right["shape"] > without["shape"]
+    right = drawn.scores(four, PLAIN).right
+    assert right["colour"] >= 0.9 and right["direction"] >= 0.85 and right["shape"] >= 0.75
     assert drawn.miniature.model_calls[four] == 4
 
 
