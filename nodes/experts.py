@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .engine.pairs import likely_pair, swapped_names_warning
 from .host import messages
 from .host.models import files
-from .widgets import CATEGORY, found_by, verdict
+from .widgets import CATEGORY, advanced, found_by, verdict
 
 
 class Wan22ExpertLoader(io.ComfyNode):
@@ -28,6 +28,9 @@ class Wan22ExpertLoader(io.ComfyNode):
                 io.Combo.Input("weight_dtype", options=list(files.WEIGHT_DTYPES), default="default",
                                tooltip="default keeps the type of the file. fp8 halves the memory of fp16 files; "
                                        "fp8_e4m3fn_fast also multiplies in fp8 (RTX 40 series and newer)."),
+                advanced(io.Combo.Input("low_device", options=files.placements(), default=files.DEFAULT, optional=True,
+                                        tooltip="Another GPU for the low-noise expert, where ComfyUI knows several: both experts stay loaded, and "
+                                                "only the latent moves between them.")),
             ],
             outputs=[io.Model.Output("high", display_name="high"), io.Model.Output("low", display_name="low")],
             hidden=[io.Hidden.unique_id],
@@ -35,12 +38,16 @@ class Wan22ExpertLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, high_noise_model: str | None = None, low_noise_model: str | None = None,
-                        weight_dtype: str | None = None) -> bool | str:
+                        weight_dtype: str | None = None, low_device: str | None = None) -> bool | str:
+        """`low_device` stands here so that ComfyUI lets one of another machine pass."""
         return verdict(files.check_expert_files, high_noise_model, low_noise_model, weight_dtype)
 
     @classmethod
-    def execute(cls, high_noise_model: str, low_noise_model: str, weight_dtype: str) -> io.NodeOutput:
+    def execute(cls, high_noise_model: str, low_noise_model: str, weight_dtype: str, low_device: str = files.DEFAULT) -> io.NodeOutput:
         files.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
         if warning := swapped_names_warning(high_noise_model, low_noise_model):
             messages.warn(cls.hidden.unique_id, warning)
-        return io.NodeOutput(*(files.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model))))
+        if low_device not in files.placements():
+            messages.warn(cls.hidden.unique_id, f"low_device is {low_device}, which is not here; the low-noise expert is where the other one is")
+        high, low = (files.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model)))
+        return io.NodeOutput(high, files.placed(low, low_device))

@@ -1,10 +1,12 @@
 """Find and load weight files through ComfyUI's own loaders."""
 
+import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.text_encoders.sd3_clip
@@ -30,6 +32,10 @@ DEVICES: dict[str, dict[str, Any]] = {
     "default": {},
     "cpu": {"load_device": torch.device("cpu"), "offload_device": torch.device("cpu")},
 }
+
+
+DEFAULT = "default"
+PLACES_WITHOUT_CHOICE = (DEFAULT, "cpu")
 
 
 def model_names(folder: str) -> list[str]:
@@ -60,6 +66,22 @@ def check_expert_files(high_noise_model: str, low_noise_model: str, weight_dtype
     if same_content(high, low):
         raise CheckpointError(f"high_noise_model '{high_noise_model}' and low_noise_model '{low_noise_model}' hold the same weights. "
                               "Wan 2.2 needs two experts: choose the high_noise and the low_noise file.")
+
+
+def placements() -> list[str]:
+    """Where ComfyUI can place a model: "default", and where it knows several GPUs "cpu", "gpu:0", "gpu:1", ...; 0.3.75 knows one place."""
+    options: Callable[[], list[str]] = getattr(comfy.model_management, "get_gpu_device_options", lambda: [DEFAULT])
+    found = options()
+    return found if len(found) > len(PLACES_WITHOUT_CHOICE) else [DEFAULT]
+
+
+def placed(model: comfy.model_patcher.ModelPatcher, device: str) -> comfy.model_patcher.ModelPatcher:
+    """The model on one of the `placements`, as core's Select Model Device puts it there; as it is for "default" and for a GPU of another machine."""
+    if device not in placements() or device == DEFAULT:
+        return model
+    node: Any = importlib.import_module("comfy_extras.nodes_multigpu").SelectModelDeviceNode
+    there: comfy.model_patcher.ModelPatcher = node.execute(model, device).result[0]
+    return there
 
 
 def load_expert(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:

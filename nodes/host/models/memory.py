@@ -14,14 +14,15 @@ Conds = dict[str, Any]
 
 
 def make_room_for(experts: list[Model], noise_shape: torch.Size, conds: Conds) -> None:
-    """Before the first step: text encoder, VAE and other idle models leave, as far as these experts want their memory."""
+    """Before the first step: text encoder, VAE and other idle models leave each device, as far as the experts that are for it want its memory."""
     ours = [expert.model for expert in experts]
-    _free_room(lambda model: model not in ours, experts, noise_shape, conds)
+    for device in dict.fromkeys(expert.load_device for expert in experts):
+        _free_room(lambda model: model not in ours, [expert for expert in experts if expert.load_device == device], noise_shape, conds)
 
 
 def make_room_at_switch(done: Model, coming: Model, noise_shape: torch.Size, conds: Conds) -> None:
-    """At the switch: the expert that has done its steps leaves, as far as the next one wants its memory."""
-    if done.model is not coming.model:
+    """At the switch: the expert that has done its steps leaves, as far as the next one wants its memory. On another device it stays."""
+    if done.model is not coming.model and done.load_device == coming.load_device:
         _free_room(lambda model: model is done.model, [coming], noise_shape, conds)
 
 

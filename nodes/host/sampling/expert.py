@@ -12,7 +12,8 @@ import torch
 
 from ...engine.checkpoints import T2V_CHANNELS
 from ...engine.sampling.forecast import VelocityForecast
-from ..models.memory import Model
+from ..models.cfg_split import CfgSplit
+from ..models.memory import Model, on_device
 
 TIMESTEP_ROUNDING = 1e-4
 
@@ -50,13 +51,16 @@ def check_expert(slot: str, model: Model) -> None:
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from, on its device: noise and latent (B, 16, T, H/8, W/8) in the network's scale, and the mask in that shape."""
+    """What a run starts from: noise and latent (B, 16, T, H/8, W/8) in the network's scale, and the mask in that shape."""
 
     noise: torch.Tensor
     latent_image: torch.Tensor
     denoise_mask: torch.Tensor | None
-    device: torch.device
     seed: int | None
+
+    def to(self, device: torch.device) -> "Start":
+        mask = self.denoise_mask if self.denoise_mask is None else self.denoise_mask.to(device)
+        return Start(self.noise.to(device), self.latent_image.to(device), mask, self.seed)
 
 
 class Expert(comfy.samplers.CFGGuider):
@@ -70,6 +74,7 @@ class Expert(comfy.samplers.CFGGuider):
         self.set_conds(positive, negative)
         self.velocity = VelocityForecast()
         self.loaded_models: list[Any] = []
+        self.split: CfgSplit | None = None
         self.conds: Any  # copied from the originals by CFGGuider.sample
 
     def outer_sample(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -85,17 +90,31 @@ class Expert(comfy.samplers.CFGGuider):
             self.velocity.clear()
 
     def load(self, start: Start) -> None:
-        """Bring the weights to the GPU, pushing out what does not fit beside them, and prepare the conditioning."""
+        """Bring the weights to their GPU, pushing out what does not fit beside them, and prepare the conditioning there."""
+        device = self.model_patcher.load_device
+        here = start.to(device)
         self.inner_model, self.conds, self.loaded_models = comfy.sampler_helpers.prepare_sampling(
-            self.model_patcher, start.noise.shape, self.conds, self.model_options)
-        comfy.samplers.cast_to_load_options(self.model_options, device=start.device, dtype=self.model_patcher.model_dtype())
-        self.model_patcher.pre_run()
-        self.conds = comfy.samplers.process_conds(self.inner_model, start.noise, self.conds, start.device, start.latent_image,
-                                                  start.denoise_mask, start.seed, latent_shapes=[start.noise.shape])
+            self.model_patcher, here.noise.shape, self.conds, self.model_options)
+        self.split = CfgSplit(self.model_patcher, self.loaded_models, self.model_options)
+        comfy.samplers.cast_to_load_options(self.model_options, device=device, dtype=self.model_patcher.model_dtype())
+        for patcher in (self.model_patcher, *self.split.clones):
+            patcher.pre_run()
+        self.conds = comfy.samplers.process_conds(self.inner_model, here.noise, self.conds, device, here.latent_image, here.denoise_mask, here.seed,
+                                                  latent_shapes=[here.noise.shape])
+
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor, model_options: dict[str, Any], seed: int | None) -> torch.Tensor:
+        """What the expert makes of x (B, 16, T, H/8, W/8) at noise level `sigma` (B,), computed on its own device and brought back to that of x."""
+        device = self.model_patcher.load_device
+        options = model_options["transformer_options"]
+        on_its_device = {**model_options, "transformer_options": {**options, "sample_sigmas": options["sample_sigmas"].to(device)}}
+        with on_device(device):
+            return self(x.to(device), sigma.to(device), on_its_device, seed).to(x.device)
 
     def leave(self) -> None:
         """Undo `load`, also one that failed half-way, so that memory management may take the weights off the GPU."""
         self.velocity.clear()
         self.model_patcher.cleanup()
+        if self.split is not None:
+            self.split.end()
         comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
-        self.inner_model, self.loaded_models = None, []
+        self.inner_model, self.loaded_models, self.split = None, [], None

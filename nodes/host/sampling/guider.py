@@ -118,11 +118,11 @@ class Run:
         number = self.calls if self.plan.one_call_a_step else self.plan.number_at(t)
         expert = self._activate(sigma, number)
         if not self.plan.forecasts:
-            return expert(x, sigma, self._options_for(expert, model_options or {}), seed)
+            return expert.denoised(x, sigma, self._options_for(expert, model_options or {}), seed)
         trend = self.plan.steps[number - 1].trend  # of the whole batch: no sampler but ours has forecasts in its plan
         if trend is not None:
             return x - t * expert.velocity.at(t, trend)
-        denoised = expert(x, sigma, self._options_for(expert, model_options or {}), seed)
+        denoised = expert.denoised(x, sigma, self._options_for(expert, model_options or {}), seed)
         expert.velocity.note(t, (x - denoised) / t)
         return denoised
 
@@ -135,7 +135,7 @@ class Run:
             latent_image = self._some_expert(high=True).model_patcher.model.process_latent_in(latent_image)
         if denoise_mask is not None:
             denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, self.device)
-        return Start(noise.to(device=self.device, dtype=torch.float32), latent_image, denoise_mask, self.device, self.seed)
+        return Start(noise.to(device=self.device, dtype=torch.float32), latent_image, denoise_mask, self.seed)
 
     def _options_for(self, expert: Expert, sent: dict[str, Any]) -> dict[str, Any]:
         """The expert's own options, and what the sampler added to those it was given."""
