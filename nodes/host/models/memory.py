@@ -27,13 +27,17 @@ def make_room_at_switch(done: Model, coming: Model, noise_shape: torch.Size, con
 
 
 def _free_room(may_leave: Callable[[Any], bool], coming: list[Model], noise_shape: torch.Size, conds: Conds) -> None:
+    """Room as core's load_models_gpu asks for it a moment later: asking for less would only let core choose who leaves.
+
+    Its estimate for activations is well above what a run takes, the two latents of acceleration included (docs/memory.md).
+    """
     device = coming[0].load_device
     if shares_memory(device) or any(loads_on_demand(expert) for expert in coming):
         return
     management = comfy.model_management
     weights = sum(expert.model_size() - expert.loaded_size() for expert in coming)
     activations, _ = comfy.sampler_helpers.estimate_memory(coming[0], noise_shape, conds)
-    needed = 1.1 * weights + max(management.minimum_inference_memory(), activations + management.extra_reserved_memory())  # as load_models_gpu asks
+    needed = 1.1 * weights + max(management.minimum_inference_memory(), activations + management.extra_reserved_memory())
     stay = [loaded for loaded in management.current_loaded_models if loaded.model is None or not may_leave(loaded.model.model)]
     management.free_memory(needed, device, keep_loaded=stay)
 
