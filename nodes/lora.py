@@ -2,10 +2,11 @@
 
 from comfy_api.latest import io
 
+from .engine.choices import choose
 from .engine.lora.routing import MAX_SCALE, TARGETS, LoraChoice
 from .engine.spans import MAX_STEPS, Span
 from .host import messages
-from .host.models import files
+from .host.models import files, on_the_fly
 from .host.models import lora as loras_host
 from .sockets import LoraStack
 from .widgets import CATEGORY, advanced, found_by, verdict
@@ -63,14 +64,19 @@ class Wan22ApplyLoRAs(io.ComfyNode):
             **found_by("LoRA stack", "set LoRAs", "load LoRA"),
             description="Puts a stack of LoRAs on both experts, each on the one it was made for, and reports what every file did.",
             inputs=[io.Model.Input("high_noise", tooltip="The high-noise expert."), io.Model.Input("low_noise", tooltip="The low-noise expert."),
-                    LoraStack.Input("loras", optional=True, tooltip="From Wan 2.2 LoRA. Without any, both experts pass as they are.")],
+                    LoraStack.Input("loras", optional=True, tooltip="From Wan 2.2 LoRA. Without any, both experts pass as they are."),
+                    advanced(io.Combo.Input("quantised", options=list(on_the_fly.WAYS), default=on_the_fly.ON_THE_FLY, optional=True,
+                                            tooltip="For experts in fp8, fp4 or int8. on the fly: LoRAs are added beside the weights, as exact as in "
+                                                    "fp16. merged: into the weights, which are rounded anew; a little quicker."))],
             outputs=[io.Model.Output("high", display_name="high"), io.Model.Output("low", display_name="low"),
                      io.String.Output("report", display_name="report")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, loras: tuple[LoraChoice, ...] = ()) -> io.NodeOutput:
-        high, low, lines, warnings = loras_host.apply(high_noise, low_noise, loras or ())
+    def execute(cls, high_noise: io.Model.Type, low_noise: io.Model.Type, loras: tuple[LoraChoice, ...] = (),
+                quantised: str = on_the_fly.ON_THE_FLY) -> io.NodeOutput:
+        merged = choose("quantised", quantised, {on_the_fly.ON_THE_FLY: False, on_the_fly.MERGED: True})
+        high, low, lines, warnings = loras_host.apply(high_noise, low_noise, loras or (), merged)
         messages.report(cls.hidden.unique_id, lines or ["no LoRAs"], warnings)
         return io.NodeOutput(high, low, "\n".join(lines))

@@ -18,7 +18,7 @@ from ..messages import counted
 from .files import listed_name
 from .lora_spans import TimedLora, timed_loras, with_timed_loras
 from .memory import Model, loads_on_demand
-from .patches import MODULATION, Patches, patched, patches_of
+from .patches import MODULATION, Patches, of_quantised_layers, patched, patches_of
 
 MODULATION_LEFT_OUT = ("this ComfyUI leaves differences of the modulation out while it loads weights on demand. "
                        "Start it with --disable-dynamic-vram to have them.")
@@ -33,10 +33,11 @@ def lora_path(name: str) -> Path:
     return Path(path)
 
 
-def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model, Model, list[str], list[str]]:
+def apply(high: Model, low: Model, choices: Sequence[LoraChoice], merged: bool = False) -> tuple[Model, Model, list[str], list[str]]:
     """Clones of both experts with the LoRAs on them, report lines and warnings. LoraError before anything is patched.
 
-    The lines say what each file did to each expert, then what its trainer says of it.
+    Into quantised weights LoRAs are merged where `merged` says so or where they cannot be added on the fly. The lines say what each file did to each
+    expert, then what its trainer says of it.
     """
     models = {"high": high, "low": low}
     library = Library({expert: model_shapes(model) for expert, model in models.items()})
@@ -51,12 +52,17 @@ def apply(high: Model, low: Model, choices: Sequence[LoraChoice]) -> tuple[Model
             other = other_expert(route.expert)
             raise LoraError(f"{route.name}: it holds tensors for the {other}-noise expert only. Set transformer to {other} or auto.")
         lines.append(describe(route, form, part, span))
-        if route.scale and span.is_whole:
-            whole[route.expert].append((route.scale, library.patches(part)))
-        elif route.scale:
-            timed[route.expert].append(TimedLora(LoraSpan(route.name, span), route.scale, library.patches(part)))
+        if not route.scale:
+            continue
+        patches = library.patches(part)
+        lines[-1] += _in_quantised_layers(models[route.expert], patches, merged)
+        if span.is_whole:
+            whole[route.expert].append((route.scale, patches))
+        else:
+            timed[route.expert].append(TimedLora(LoraSpan(route.name, span), route.scale, patches, merged))
     halves = [routing.half for routing in routings if routing.half]
-    made = {expert: with_timed_loras(_with_note(patched(model, whole[expert]), expert, halves), timed[expert]) for expert, model in models.items()}
+    made = {expert: with_timed_loras(_with_note(patched(model, whole[expert], merged), expert, halves), timed[expert])
+            for expert, model in models.items()}
     warnings = [routing.warning for routing in routings if routing.warning]
     return made["high"], made["low"], lines + library.notes(), warnings + _left_out(made.values())
 
@@ -72,6 +78,13 @@ def spans_by_name(choices: Sequence[LoraChoice]) -> LoraSpans:
 def missing_halves(high: Model, low: Model) -> list[str]:
     """For each pair of which one file is missing, a sentence for the schedule: which expert goes without what."""
     return [note for model in (high, low) for note in model.attachments.get(MISSING_HALVES, ())]
+
+
+def _in_quantised_layers(model: Model, patches: Patches, merged: bool) -> str:
+    """For the report: how many of the patches stay beside quantised layers, and how many are merged into them. Empty for other experts."""
+    plain, others = of_quantised_layers(model, patches)
+    beside, inside = (0, plain + others) if merged else (plain, others)
+    return "".join([f", {beside} beside quantised layers on the fly" if beside else "", f", {inside} merged into quantised layers" if inside else ""])
 
 
 def _left_out(models: Iterable[Model]) -> list[str]:

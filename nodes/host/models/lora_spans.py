@@ -21,6 +21,7 @@ class TimedLora:
     when: LoraSpan
     scale: float
     patches: Patches
+    merged: bool = False  # also into quantised weights
     identity: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
@@ -53,7 +54,8 @@ def with_loras_on(model: Model, places: Sequence[int]) -> Model:
     clone = model.clone()
     clone.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, SPANS)
     loras = [timed_loras(model)[place] for place in places]
-    if loras:
-        clone = patched(clone, [(lora.scale, lora.patches) for lora in loras])
+    for merged in {lora.merged for lora in loras}:
+        clone = patched(clone, [(lora.scale, lora.patches) for lora in loras if lora.merged is merged], merged)
+    if clone.patches_uuid != model.patches_uuid:
         clone.patches_uuid = uuid.uuid5(model.patches_uuid, " ".join(str(lora.identity) for lora in loras))
     return clone

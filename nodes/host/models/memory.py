@@ -35,7 +35,7 @@ def _free_room(may_leave: Callable[[Any], bool], coming: list[Model], noise_shap
     if shares_memory(device) or any(loads_on_demand(expert) for expert in coming):
         return
     management = comfy.model_management
-    weights = sum(expert.model_size() - expert.loaded_size() for expert in coming)
+    weights = sum(model.model_size() - model.loaded_size() for expert in coming for model in (expert, *expert.get_nested_additional_models()))
     activations, _ = comfy.sampler_helpers.estimate_memory(coming[0], noise_shape, conds)
     needed = 1.1 * weights + max(management.minimum_inference_memory(), activations + management.extra_reserved_memory())
     stay = [loaded for loaded in management.current_loaded_models if loaded.model is None or not may_leave(loaded.model.model)]

@@ -10,6 +10,7 @@ from ...engine.lora.adapters import PLAIN
 from ...engine.lora.normal_form import Part
 from .adapters import DoRA, Replacement, Rotation, StackedLowRank, is_plain_low_rank
 from .memory import Model
+from .on_the_fly import add_on_the_fly, is_quantised
 
 MODEL_PREFIX = "diffusion_model."
 MODULATION = "modulation"
@@ -41,8 +42,9 @@ def _adapter(path: str, roles: Mapping[str, torch.Tensor]) -> Patch | None:
     return comfy.lora.load_lora(tensors, {path: path}, log_missing=False).get(path)
 
 
-def patched(model: Model, strengths: Sequence[tuple[float, Patches]]) -> Model:
-    """A clone with all patches; plain low-rank ones of several files on one weight become one."""
+def patched(model: Model, strengths: Sequence[tuple[float, Patches]], merged: bool = False) -> Model:
+    """A clone with all patches; plain low-rank ones of several files on one weight become one. Beside a quantised weight they are added on the fly,
+    unless it shall be `merged`."""
     clone = model.clone()
     low_rank: dict[str, list[tuple[float, Any]]] = {}
     for scale, patches in strengths:
@@ -51,9 +53,20 @@ def patched(model: Model, strengths: Sequence[tuple[float, Patches]]) -> Model:
                 low_rank.setdefault(key, []).append((scale, patch))
         for layer in _layers([(key, patch) for key, patch in patches if not is_plain_low_rank(patch)]):
             clone.add_patches(layer, scale)
-    if low_rank:
-        clone.add_patches({key: StackedLowRank.of(stack) for key, stack in low_rank.items()}, 1.0)
+    stacks = {key: StackedLowRank.of(stack) for key, stack in low_rank.items()}
+    beside = {} if merged else {key: stack for key, stack in stacks.items() if is_quantised(model, key)}
+    if len(beside) < len(stacks):
+        clone.add_patches({key: stack for key, stack in stacks.items() if key not in beside}, 1.0)
+    if beside:
+        add_on_the_fly(clone, beside)
     return clone
+
+
+def of_quantised_layers(model: Model, patches: Patches) -> tuple[int, int]:
+    """How many patches of quantised layers can be added on the fly, and how many are only merged."""
+    quantised = [patch for key, patch in patches if is_quantised(model, key)]
+    plain = sum(is_plain_low_rank(patch) for patch in quantised)
+    return plain, len(quantised) - plain
 
 
 def _layers(patches: Patches) -> list[dict[str, Patch]]:
