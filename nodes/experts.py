@@ -26,8 +26,8 @@ class Wan22ExpertLoader(io.ComfyNode):
                 io.Combo.Input("low_noise_model", options=names, default=low,
                                tooltip="The expert for detail: its file name says low_noise."),
                 io.Combo.Input("weight_dtype", options=list(files.WEIGHT_DTYPES), default="default",
-                               tooltip="default keeps the type of the file. fp8 halves the memory of fp16 files; "
-                                       "fp8_e4m3fn_fast also multiplies in fp8 (RTX 40 series and newer)."),
+                               tooltip="For files in fp16 or bf16: fp8 halves their memory; fp8_e4m3fn_fast also multiplies in fp8 (RTX 40 series "
+                                       "and newer). default keeps the type of the file. Quantised files keep theirs in any case."),
                 advanced(io.Combo.Input("low_device", options=files.placements(), default=files.DEFAULT, optional=True,
                                         tooltip="Another GPU for the low-noise expert, where ComfyUI knows several: both experts stay loaded, and "
                                                 "only the latent moves between them.")),
@@ -47,6 +47,9 @@ class Wan22ExpertLoader(io.ComfyNode):
         files.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
         if warning := swapped_names_warning(high_noise_model, low_noise_model):
             messages.warn(cls.hidden.unique_id, warning)
+        if weight_dtype != files.DEFAULT and (kept := [f"{name} ({how})" for name in (high_noise_model, low_noise_model)
+                                                       if (how := files.left_as_it_is(name, weight_dtype))]):
+            messages.warn(cls.hidden.unique_id, f"weight_dtype {weight_dtype} is not followed: {', '.join(kept)} would be rounded a second time")
         if low_device not in files.placements():
             messages.warn(cls.hidden.unique_id, f"low_device is {low_device}, which is not here; the low-noise expert is where the other one is")
         high, low = (files.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model)))

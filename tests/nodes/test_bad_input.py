@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 import tiny_weights
@@ -24,9 +25,11 @@ def bad_files(models: Path) -> Iterator[None]:
     (experts / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
     save_file(tiny_weights.expert(seed=5, channels=36), experts / "i2v.safetensors")
     save_file({"lora_unet_blocks_0_self_attn_q.lora_down.weight": tiny_weights.expert(seed=5)["head.modulation"]}, experts / "lora.safetensors")
+    save_file({**tiny_weights.expert(seed=5), "blocks.0.ffn.0.comfy_quant": torch.tensor(list(b'{"format": "int2"}'), dtype=torch.uint8)},
+              experts / "int2.safetensors")
     shutil.copy(experts / tiny_weights.HIGH, encoders / "expert.safetensors")
     yield
-    for name in ("copy", "truncated", "i2v", "lora"):
+    for name in ("copy", "truncated", "i2v", "lora", "int2"):
         (experts / f"{name}.safetensors").unlink()
     (encoders / "expert.safetensors").unlink()
 
@@ -42,6 +45,7 @@ def rejection(server: ComfyUI, prompt: Prompt) -> str:
     ({"low_noise_model": tiny_weights.HIGH}, ["hold the same weights", "low_noise_model", "high_noise and the low_noise file"]),
     ({"low_noise_model": "copy.safetensors"}, ["hold the same weights", "copy.safetensors"]),
     ({"low_noise_model": "truncated.safetensors"}, ["truncated.safetensors", "not a complete safetensors file", "fetch the file again"]),
+    ({"low_noise_model": "int2.safetensors"}, ["int2.safetensors", "quantised as int2", "Update it", "fp8_scaled"]),
     ({"low_noise_model": "i2v.safetensors"}, ["i2v.safetensors", "image-to-video", "36 input channels", "takes 16"]),
     ({"low_noise_model": "lora.safetensors"}, ["lora.safetensors", "a LoRA", "models/loras"]),
     ({"weight_dtype": "int3"}, ["weight_dtype is 'int3'", "fp8_e4m3fn"]),

@@ -2,7 +2,9 @@
 
 import gc
 import importlib
+import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -245,6 +247,39 @@ def test_prompts_split_over_two_devices_have_them_on_both(runs: Runs, loras: tup
 
     pair = runs.with_loras(split(pair), loras) if split_first else split(runs.with_loras(pair, loras))
     assert relative_error(runs.sampled(pair, (1,)), whole) < 2e-3
+
+
+@pytest.mark.parametrize("name", ["fp8_scaled", "nvfp4", "plain float8_e4m3fn"])
+def test_another_type_leaves_a_quantised_file_as_it_is(runs: Runs, name: str) -> None:
+    files, pair = runs.pack.nodes.host.models.files, runs.pair(name)
+    names = [f"{name}_{side}.safetensors" for side in ("high", "low")]
+    assert [files.left_as_it_is(file, dtype_to_rest_in(name)) for file in names] == ["", ""]
+    assert all(files.left_as_it_is(file, "fp8_e5m2") for file in names)
+    high, low = (files.load_expert(file, "fp8_e5m2") for file in names)
+    default = pair if name not in PLAIN else tuple(files.load_expert(file, "default") for file in names)
+    assert torch.equal(runs.sampled((high, low), (1,)), runs.sampled(default, (1,)))
+
+
+def test_another_type_is_followed_for_a_file_in_half_precision(runs: Runs) -> None:
+    file = runs.models / "diffusion_models" / "half.safetensors"
+    save_file({key: tensor.half() for key, tensor in runs.weights[0].items()}, file)
+    expert = runs.pack.nodes.host.models.files.load_expert(file.name, "fp8_e5m2")
+    file.unlink()
+    assert expert.model.diffusion_model.blocks[0].ffn[0].weight.dtype == torch.float8_e5m2
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "int8", "w4a8"])
+def test_what_this_comfyui_does_not_read_is_refused_with_the_version_that_does(runs: Runs, name: str) -> None:
+    algorithm, files = quantised_weights.LAYOUTS[name].algorithm, runs.pack.nodes.host.models.files
+    marker = torch.tensor(list(json.dumps({"format": algorithm}).encode()), dtype=torch.uint8)
+    paths = [runs.models / "diffusion_models" / f"marked_{side}.safetensors" for side in ("high", "low")]
+    for path, weights in zip(paths, runs.weights, strict=True):
+        save_file({**weights, "blocks.0.ffn.2.comfy_quant": marker}, path)
+    lacking = quantised_weights.missing(name)
+    with pytest.raises(ValueError, match=f"quantised as {algorithm}, which this ComfyUI does not read. Use ") if lacking else nullcontext():
+        files.check_expert_files(*(path.name for path in paths), "default")
+    for path in paths:
+        path.unlink()
 
 
 def test_their_memory_is_counted_and_held_once(runs: Runs, loras: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.quant_ops
 import comfy.sd
 import comfy.text_encoders.sd3_clip
 import comfy.text_encoders.wan
@@ -19,6 +20,7 @@ from ...engine.checkpoints import CheckpointError, Shape, check_t2v_expert, safe
 from ...engine.choices import check_choice, choose
 from ...engine.model_files import SAFETENSORS, missing_file
 from ...engine.pairs import with_slashes
+from ...engine.quantisation import Quantisation, check_readable, quantisation
 from ...engine.text.umt5 import TOKENIZER_KEY, XXL, UMT5Size, umt5_size
 from .forecast_files import MEASURED, measured_beside
 
@@ -56,12 +58,13 @@ def model_path(folder: str, name: str) -> Path:
 
 
 def check_expert_files(high_noise_model: str, low_noise_model: str, weight_dtype: str) -> None:
-    """ValueError unless both names are two different Wan text-to-video experts and the type is known; reads headers only."""
+    """ValueError unless both names are two different Wan text-to-video experts that this ComfyUI reads and the type is known; reads headers only."""
     check_choice("weight_dtype", weight_dtype, WEIGHT_DTYPES)
     high, low = (model_path("diffusion_models", name) for name in (high_noise_model, low_noise_model))
     for path in (high, low):
         if path.suffix.lower() in SAFETENSORS:
             check_t2v_expert(safetensors_shapes(path), path.name)
+            check_readable(quantisation(path), comfy.quant_ops.QUANT_ALGOS, hasattr(comfy.utils, "detect_layer_quantization"), path.name)
         measured_beside(path)
     if same_content(high, low):
         raise CheckpointError(f"high_noise_model '{high_noise_model}' and low_noise_model '{low_noise_model}' hold the same weights. "
@@ -84,9 +87,17 @@ def placed(model: comfy.model_patcher.ModelPatcher, device: str) -> comfy.model_
     return there
 
 
+def left_as_it_is(name: str, weight_dtype: str) -> str:
+    """How an expert's file is quantised already, where `weight_dtype` would round it anew; empty where the type is followed."""
+    path, options = model_path("diffusion_models", name), choose("weight_dtype", weight_dtype, WEIGHT_DTYPES)
+    file = quantisation(path) if options and path.suffix.lower() in SAFETENSORS else Quantisation()
+    return file.describe() if file.changed_by(str(options.get("dtype")).removeprefix("torch.")) else ""
+
+
 def load_expert(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
-    """One expert, through the loader that core's "Load Diffusion Model" uses, with the forecast settings that lie beside its file."""
-    path, options = model_path("diffusion_models", name), dict(choose("weight_dtype", weight_dtype, WEIGHT_DTYPES))
+    """One expert, through the loader that core's "Load Diffusion Model" uses, with the forecast settings that lie beside its file. What is quantised
+    already stays as it is, whatever `weight_dtype` says."""
+    path, options = model_path("diffusion_models", name), {} if left_as_it_is(name, weight_dtype) else dict(WEIGHT_DTYPES[weight_dtype])
     model = comfy.sd.load_diffusion_model(str(path), model_options=options)
     if settings := measured_beside(path):
         model.set_attachments(MEASURED, settings)
