@@ -152,25 +152,58 @@ def test_patching_a_clone_leaves_the_loaded_one_alone(runs: Runs, loras: tuple[s
     runs.pack.nodes.host.models.on_the_fly.add_on_the_fly(second, {})
     third = second.clone()
     third.add_patches({"diffusion_model.head.head.bias": ("diff", (torch.zeros(64),))})
-    assert hooks_of(first) == 20
+    assert layers_with_loras(first) == 20
     comfy.model_management.load_models_gpu([runs.pair("fp8_scaled")[0]])
-    assert hooks_of(first) == 0
+    assert layers_with_loras(first) == 0
 
 
-def test_what_hangs_in_goes_with_the_model(runs: Runs, loras: tuple[str, ...]) -> None:
+def test_a_layer_that_was_compiled_has_them_too(runs: Runs, loras: tuple[str, ...]) -> None:
+    import comfy.model_management
+    plain, _ = pair = runs.pair("fp8_scaled")
+    patched, layer = runs.with_loras(pair, loras[:1])[0], plain.model.diffusion_model.blocks[0].self_attn.q
+    compiled, x = torch.compile(layer, backend="eager"), torch.randn(1, 8, 128)
+    with torch.no_grad():
+        without = compiled(x)
+        comfy.model_management.load_models_gpu([patched, *patched.get_nested_additional_models()])
+        assert torch.equal(compiled(x), layer(x))
+        assert relative_error(compiled(x), without) > 1e-3
+        comfy.model_management.load_models_gpu([plain])
+        assert torch.equal(compiled(x), without)
+
+
+def test_they_leave_what_others_put_over_them(runs: Runs, loras: tuple[str, ...]) -> None:
+    """As core's bypass of LoRAs does: it puts its own forward over the layer's, and what was there before back."""
+    import comfy.model_management
+    plain, _ = pair = runs.pair("fp8_scaled")
+    patched, layer = runs.with_loras(pair, loras[:1])[0], plain.model.diffusion_model.blocks[0].self_attn.q
+    x = torch.randn(1, 8, 128)
+    with torch.no_grad():
+        without = layer(x)
+        for _ in range(2):
+            comfy.model_management.load_models_gpu([patched, *patched.get_nested_additional_models()])
+            below = layer.forward
+            layer.forward = lambda x, below=below: below(x) + 1
+            comfy.model_management.load_models_gpu([plain])
+            assert torch.equal(layer(x), without + 1)
+            layer.forward = below
+            assert torch.equal(layer(x), without)
+        del layer.forward
+
+
+def test_what_is_put_in_goes_with_the_model(runs: Runs, loras: tuple[str, ...]) -> None:
     """Where a loaded MODEL is no more, core goes on with the one that it was cloned from, which would leave them in."""
     import comfy.model_management
     plain = runs.pair("fp8_scaled")[0]
     patched = runs.with_loras((plain, plain), loras[:1])[0]
     comfy.model_management.load_models_gpu([patched, *patched.get_nested_additional_models()])
-    assert hooks_of(plain) == 20
+    assert layers_with_loras(plain) == 20
     del patched
     gc.collect()
-    assert hooks_of(plain) == 0
+    assert layers_with_loras(plain) == 0
 
 
-def hooks_of(model: Any) -> int:
-    return sum(len(module._forward_hooks) for module in model.model.modules())
+def layers_with_loras(model: Any) -> int:
+    return sum(type(vars(module).get("forward")).__name__ == "Beside" for module in model.model.modules())
 
 
 @pytest.mark.parametrize("name", ["fp8_scaled", "nvfp4", "int8 convrot"])

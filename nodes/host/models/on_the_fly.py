@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any
-from weakref import WeakKeyDictionary, finalize, ref
+from weakref import WeakKeyDictionary, finalize
 
 import comfy.model_management
 import comfy.model_patcher
@@ -13,7 +13,6 @@ import comfy.quant_ops
 import comfy.utils
 import torch
 from comfy.patcher_extension import PatcherInjection
-from torch.utils.hooks import RemovableHandle
 
 from .adapters import StackedLowRank
 from .memory import Model
@@ -33,8 +32,8 @@ def is_quantised(model: Model, key: str) -> bool:
 
 
 def add_on_the_fly(model: Model, stacks: Mapping[str, StackedLowRank]) -> None:
-    """Put low-rank factors, by the key of the weight, beside the layers of a clone of the caller's own. They come and go with it: ComfyUI hangs
-    them in when it loads the clone and takes them out when it unloads it or loads another one of the same model.
+    """Put low-rank factors, by the key of the weight, beside the layers of a clone of the caller's own. They come and go with it: ComfyUI injects
+    them when it loads the clone and ejects them when it unloads it or loads another one of the same model.
 
     The factors are a model of their own beside the expert, so that ComfyUI counts their memory and places them; where they do not fit, they are
     brought to the GPU in each call.
@@ -42,9 +41,9 @@ def add_on_the_fly(model: Model, stacks: Mapping[str, StackedLowRank]) -> None:
     name = f"{NAME} {uuid.uuid4()}"
     factors = Factors({key.removesuffix(WEIGHT): stack for key, stack in stacks.items()})
     model.set_additional_models(name, [_patcher(factors, model.load_device, model.offload_device)])
-    hooks = LayerHooks(name)
-    model.set_injections(name, [PatcherInjection(inject=hooks.inject, eject=hooks.eject)])
-    model.is_injected = False  # a clone of a loaded model says that it is hung in: it would hang these into that one
+    injection = Injection(name)
+    model.set_injections(name, [PatcherInjection(inject=injection.inject, eject=injection.eject)])
+    model.is_injected = False  # a clone of a loaded model says that it is injected: core would inject these into that one
 
 
 class LayerFactors(torch.nn.Module):
@@ -56,12 +55,12 @@ class LayerFactors(torch.nn.Module):
                                 for column in list(zip(*stack.weights, strict=True))[:2])
         self.scales = [float(scale) for _, _, scale in stack.weights]
 
-    def forward(self, layer: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        """A forward hook: the layer's output (..., outputs) with the product added in place, in the output's own type."""
+    def forward(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The layer's output (..., outputs) for x (..., inputs) with the product added in place, in the output's own type."""
         cast = comfy.model_management.cast_to_device
         ups = [cast(up, output.device, output.dtype) * scale for up, scale in zip(self.ups, self.scales, strict=True)]
         downs = [cast(down, output.device, output.dtype) for down in self.downs]
-        rows = inputs[0].flatten(0, -2).to(output.dtype)
+        rows = x.flatten(0, -2).to(output.dtype)
         summed = output.reshape(-1, output.shape[-1])
         summed.addmm_(rows @ torch.cat(downs).T, torch.cat(ups, dim=1).T)
         return summed.reshape(output.shape)
@@ -86,43 +85,75 @@ def _another(factors: Factors, load_device: torch.device, offload_device: torch.
     return _patcher(copy.deepcopy(factors).to(offload_device), load_device, offload_device)
 
 
-class LayerHooks:
-    """Hangs the factors that a MODEL has under `name` into its network, and takes them out; each as often as asked.
+class Injection:
+    """Puts the factors that a MODEL has under `name` into its network, and takes them out; each as often as asked.
 
-    They go with the MODEL as well: where one is no more, ComfyUI goes on with the one that it was cloned from, which knows of no hooks.
+    They go with the MODEL as well: where one is no more, ComfyUI goes on with the one that it was cloned from, which knows of no injection.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.hung: WeakKeyDictionary[torch.nn.Module, finalize[..., Any]] = WeakKeyDictionary()
+        self.put_in: WeakKeyDictionary[torch.nn.Module, finalize[..., Any]] = WeakKeyDictionary()
 
     def inject(self, model: Model) -> None:
         self.eject(model)
         network, factors = model.model, model.get_additional_models_with_key(self.name)[0].model
-        handles = [network.get_submodule(path).register_forward_hook(layer) for path, layer in zip(factors.paths, factors.layers, strict=True)]
-        self.hung[network] = finalize(model, _take_out, [*handles, *(Unfused(row) for row in _fusing(network, factors.paths))])
+        layers = [network.get_submodule(path) for path in factors.paths]
+        replaced = [*(Beside(layer, beside) for layer, beside in zip(layers, factors.layers, strict=True)),
+                    *(OneByOne(row) for row in _fusing(network, factors.paths))]
+        self.put_in[network] = finalize(model, _restore, replaced)
 
     def eject(self, model: Model) -> None:
-        if model.model in self.hung:
-            self.hung.pop(model.model)()
+        if model.model in self.put_in:
+            self.put_in.pop(model.model)()
 
 
-class Unfused:
-    """A row of layers that calls them one by one, until it is removed."""
+class Forward:
+    """What a layer computes instead of its own forward, until it is restored. No forward hook: a compiled network would not notice it."""
 
-    def __init__(self, row: torch.nn.Sequential) -> None:
-        self.row, self.forward = ref(row), MethodType(torch.nn.Sequential.forward, row)
-        row.forward = self.forward  # type: ignore[method-assign]
+    def __init__(self, layer: torch.nn.Module) -> None:
+        before: Any = vars(layer).get("forward")
+        while isinstance(before, Forward) and before.layer is None:
+            before = before.before
+        self.layer: torch.nn.Module | None = layer
+        self.before: Any = before
+        self.original = before or MethodType(type(layer).forward, layer)
+        layer.forward = self
 
-    def remove(self) -> None:
-        row = self.row()
-        if row is not None and vars(row).get("forward") is self.forward:
-            del row.forward
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.original(x, *args, **kwargs)
+
+    def restore(self) -> None:
+        """Where another program has put its own over this, it stays below and adds nothing."""
+        layer, self.layer = self.layer, None
+        if layer is not None and vars(layer).get("forward") is self:
+            del layer.forward
+            if self.before is not None:
+                layer.forward = self.before
 
 
-def _take_out(handles: Sequence[RemovableHandle | Unfused]) -> None:
-    for handle in handles:
-        handle.remove()
+class Beside(Forward):
+    """A layer with factors beside it."""
+
+    def __init__(self, layer: torch.nn.Module, factors: LayerFactors) -> None:
+        super().__init__(layer)
+        self.factors = factors
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        output = self.original(x, *args, **kwargs)
+        return output if self.layer is None else self.factors(x, output)
+
+
+class OneByOne(Forward):
+    """A row of layers that calls them one by one."""
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.original(x, *args, **kwargs) if self.layer is None else torch.nn.Sequential.forward(self.layer, x)  # type: ignore[arg-type]
+
+
+def _restore(replaced: Sequence[Forward]) -> None:
+    for forward in reversed(replaced):
+        forward.restore()
 
 
 def _fusing(network: torch.nn.Module, paths: tuple[str, ...]) -> list[torch.nn.Sequential]:
