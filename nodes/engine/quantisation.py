@@ -21,10 +21,12 @@ SINCE = {  # the ComfyUI that first read layers of this format
 
 @dataclass(frozen=True)
 class Quantisation:
-    """`formats` of the layers by core's names; `marked` where each layer has a marker of its own; `plain` where float8 lies there without scales."""
+    """`formats` of the layers by core's names; `marked` where each layer has a marker of its own, `old` where one tensor stands for all of them;
+    `plain` where float8 lies there without scales."""
 
     formats: frozenset[str] = frozenset()
     marked: bool = False
+    old: bool = False
     plain: str = ""
 
     def changed_by(self, dtype: str) -> bool:
@@ -44,8 +46,8 @@ def quantisation(path: Path) -> Quantisation:
             return Quantisation(_formats(json.loads(metadata).get("layers", {}).values()))
         if markers := [key for key in keys if key.endswith(LAYER_MARKER)]:
             return Quantisation(_formats(json.loads(file.get_tensor(key).numpy().tobytes()) for key in markers), marked=True)
-        if any(key.endswith(OLD_MARKER) for key in keys):
-            return Quantisation(frozenset({"float8_e4m3fn"}))
+        if (old := next((key for key in keys if key.endswith(OLD_MARKER)), None)) is not None:
+            return Quantisation(frozenset({PLAIN.get(file.get_slice(old).get_dtype(), "float8_e4m3fn")}), old=True)
         slices = [file.get_slice(key) for key in keys]
         types = Counter(piece.get_dtype() for piece in slices if len(piece.get_shape()) == 2)
     return Quantisation(plain=PLAIN.get(types.most_common(1)[0][0], "") if types else "")
@@ -57,6 +59,11 @@ def _formats(layers: Iterable[dict[str, str]]) -> frozenset[str]:
 
 def check_readable(quantised: Quantisation, algorithms: Collection[str], reads_markers: bool, name: str) -> None:
     """CheckpointError with the version that can, unless a ComfyUI with these algorithms reads the file."""
+    if quantised.old:
+        if reads_markers and "float8_e5m2" in quantised.formats:
+            raise CheckpointError(f"{name} holds scaled float8_e5m2 in the old layout, which this ComfyUI takes for float8_e4m3fn: it would be "
+                                  "NaN. Choose the e4m3fn file.")
+        return
     for unknown in sorted(quantised.formats - set(algorithms)):
         raise CheckpointError(f"{name} is quantised as {unknown}, which this ComfyUI does not read. {_needed(SINCE.get(unknown))}")
     if quantised.marked and not reads_markers:

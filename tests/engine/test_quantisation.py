@@ -35,7 +35,8 @@ def test_the_old_scaled_layout_and_plain_float8_are_told_apart(tmp_path: Path) -
     weights = tiny_weights.expert(seed=1)
     scaled = written(tmp_path / "scaled.safetensors", tiny_weights.fp8_scaled(weights))
     plain = written(tmp_path / "plain.safetensors", {name: t.to(torch.float8_e5m2) if t.ndim == 2 else t for name, t in weights.items()})
-    assert scaled == Quantisation(frozenset({"float8_e4m3fn"}))
+    assert scaled == Quantisation(frozenset({"float8_e4m3fn"}), old=True)
+    assert written(tmp_path / "e5m2.safetensors", {**weights, "scaled_fp8": torch.zeros(2, dtype=torch.float8_e5m2)}).formats == {"float8_e5m2"}
     assert plain == Quantisation(plain="float8_e5m2")
     assert written(tmp_path / "half.safetensors", {name: t.half() for name, t in weights.items()}) == Quantisation()
 
@@ -60,3 +61,10 @@ def test_markers_need_a_comfyui_that_reads_them() -> None:
     with pytest.raises(CheckpointError, match=f"Use {MARKERS_SINCE} or newer"):
         check_readable(marked, ["float8_e4m3fn"], False, "high.safetensors")
     check_readable(marked, ["float8_e4m3fn"], True, "high.safetensors")
+
+
+def test_the_old_layout_in_e5m2_is_refused_where_it_becomes_nan() -> None:
+    old = Quantisation(frozenset({"float8_e5m2"}), old=True)
+    check_readable(old, ["float8_e4m3fn"], False, "high.safetensors")
+    with pytest.raises(CheckpointError, match="NaN. Choose the e4m3fn file"):
+        check_readable(old, ["float8_e4m3fn", "float8_e5m2"], True, "high.safetensors")
