@@ -108,7 +108,7 @@ def find_models() -> Iterator[Callable[[str, Path], None]]:
 def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
     base = prepare_base(tmp_path_factory.mktemp("comfyui"), models=models)
     link(ROOT / "tests" / "probe", base / "custom_nodes" / "probe")
-    with ComfyUI(base) as running:
+    with ComfyUI(base, "--preview-method", "auto") as running:
         yield running
 
 

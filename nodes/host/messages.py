@@ -1,7 +1,8 @@
 """What the user reads while a graph runs: the log and the text on a node."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import comfy.utils
 from comfy_execution.utils import get_executing_context
@@ -10,6 +11,23 @@ from server import PromptServer
 from ..engine.log import log
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page that runs the prompt, and the node that runs in it."""
+
+    client_id: str
+    node_id: str
+
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        PromptServer.instance.send_sync(event, {"node": self.node_id, **data}, self.client_id)
+
+
+def page_at_work() -> Page | None:
+    """None for a program's prompt, which has no page."""
+    server, running = getattr(PromptServer, "instance", None), get_executing_context()
+    return Page(server.client_id, running.node_id) if server is not None and server.client_id is not None and running else None
 
 
 def counted(items: Sequence[T]) -> Iterator[T]:

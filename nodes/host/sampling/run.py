@@ -7,7 +7,6 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-import latent_preview
 import torch
 
 from ...engine.log import log
@@ -23,6 +22,7 @@ from ..models.lora_spans import lora_spans
 from ..models.memory import Model
 from ..video.latents import Latent, as_sampled
 from .guider import ExpertPairGuider
+from .previews import StepReport
 
 
 class FlowSampler(comfy.samplers.Sampler):
@@ -114,8 +114,8 @@ def sample(experts: ExpertPairGuider, latent: Latent, seed: int, schedule: Sched
     sampler, sigmas, samples = solver(schedule.solver), schedule.sigmas(), as_sampled(experts.model_patcher, latent)
     plan = experts.plan(sampler, sigmas)
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    sampled = experts.follow(plan, noise, samples, sampler, sigmas, latent.get("noise_mask"),
-                             latent_preview.prepare_callback(experts.model_patcher, schedule.steps), not comfy.utils.PROGRESS_BAR_ENABLED, seed)
+    with StepReport(experts.model_patcher, schedule.steps) as report:
+        sampled = experts.follow(plan, noise, samples, sampler, sigmas, latent.get("noise_mask"), report, not comfy.utils.PROGRESS_BAR_ENABLED, seed)
     result = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     result["samples"] = sampled.to(comfy.model_management.intermediate_device())
     return result, plan

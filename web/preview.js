@@ -1,0 +1,73 @@
+// Wan 2.2 Sampler shows its clip while it is made: a small looping picture, which the server sends after each step to the page that runs the prompt.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+const EVENT = "wan22.preview";
+const HEIGHT = 200; // pixels of the picture on the node, at most
+const GAP = 6; // pixels below it
+/** @type {WeakMap<FrontEnd.Node, HTMLImageElement>} */
+const pictures = new WeakMap(); // of each node that shows a clip
+
+/**
+ * The node that runs, and those that stand for the subgraphs it is in: "5:9" is node 9 in what node 5 stands for.
+ * @param {string} id
+ * @returns {FrontEnd.Node[]}
+ */
+function nodesThatShow(id) {
+  /** @type {FrontEnd.Node[]} */
+  const found = [];
+  /** @type {FrontEnd.Graph | FrontEnd.Subgraph | undefined} */
+  let graph = app.rootGraph ?? app.graph;
+  for (const part of id.split(":")) {
+    const node = /** @type {FrontEnd.Node | null | undefined} */ (graph?.getNodeById(Number(part)));
+    if (!node) return found;
+    found.push(node);
+    graph = node.subgraph;
+  }
+  return found;
+}
+
+/**
+ * @param {FrontEnd.NewNode} node
+ * @returns {HTMLImageElement}
+ */
+function addPicture(node) {
+  const picture = document.createElement("img");
+  picture.className = "wan22-preview";
+  picture.alt = "the clip so far";
+  picture.style.cssText = `display: none; width: 100%; height: 100%; max-height: ${HEIGHT}px; min-height: ${HEIGHT}px; object-fit: contain; border-radius: 6px`;
+  const height = () => (picture.src ? HEIGHT + GAP : 0);
+  const widget = node.addDOMWidget("moving_preview", "moving_preview", picture, {
+    serialize: false,
+    hideInPanel: true,
+    getMinHeight: height,
+    getMaxHeight: height,
+  });
+  widget.serialize = false;
+  pictures.set(node, picture);
+  return picture;
+}
+
+/** @param {Event} event */
+function show(event) {
+  const { node: id, image } = /** @type {CustomEvent<{ node: string, image: string }>} */ (event).detail;
+  for (const node of nodesThatShow(id)) {
+    const picture = pictures.get(node) ?? addPicture(/** @type {FrontEnd.NewNode} */ (node));
+    const first = !picture.src;
+    picture.src = image;
+    picture.style.display = "block";
+    if (first) node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+    node.setDirtyCanvas(true, true);
+  }
+}
+
+app.registerExtension({
+  name: "Wan22.Preview",
+  /** @param {FrontEnd.NewNode} node */
+  nodeCreated(node) {
+    if (node.comfyClass === "Wan22Sampler") addPicture(node); // the Nodes 2.0 of 2025 draw no widget that comes later
+  },
+  setup() {
+    /** @type {EventTarget} */ (api).addEventListener(EVENT, show);
+  },
+});
