@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .engine.pairs import likely_pair, swapped_names_warning
+from .engine.pairs import likely_pair
 from .host import messages
 from .host.models import files
 from .widgets import CATEGORY, advanced, found_by, verdict
@@ -45,12 +45,7 @@ class Wan22ExpertLoader(io.ComfyNode):
     @classmethod
     def execute(cls, high_noise_model: str, low_noise_model: str, weight_dtype: str, low_device: str = files.DEFAULT) -> io.NodeOutput:
         files.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
-        if warning := swapped_names_warning(high_noise_model, low_noise_model):
-            messages.warn(cls.hidden.unique_id, warning)
-        if weight_dtype != files.DEFAULT and (kept := [f"{name} ({how})" for name in (high_noise_model, low_noise_model)
-                                                       if (how := files.left_as_it_is(name, weight_dtype))]):
-            messages.warn(cls.hidden.unique_id, f"weight_dtype {weight_dtype} is not followed: {', '.join(kept)} would be rounded a second time")
-        if low_device not in files.placements():
-            messages.warn(cls.hidden.unique_id, f"low_device is {low_device}, which is not here; the low-noise expert is where the other one is")
+        if warnings := files.expert_warnings(high_noise_model, low_noise_model, weight_dtype, low_device):
+            messages.report(cls.hidden.unique_id, [], warnings)
         high, low = (files.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model)))
         return io.NodeOutput(high, files.placed(low, low_device))

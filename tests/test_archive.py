@@ -21,7 +21,7 @@ from comfyui import COMFYUI, ROOT, ComfyUI
 from hosted_contract import LORA_PARAMETERS, PARAMETERS
 from test_start import NODES, TROUBLE
 
-OTHER_NAMES = {"cv2": "opencv-python"}  # of packages, in the registry
+OTHER_NAMES = {"cv2": "opencv-python", "PIL": "pillow"}  # of packages, in the registry
 FOLDER = "Wan2.2-Video+LoRA(1)"  # a name that no module could have; with a space in it, aiohttp 3.14 serves nobody's files
 NEEDED = {"CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "docs", "locales", "nodes", "pyproject.toml", "requirements.txt", "web", "workflows"}
 OPTIONAL = {"subgraphs"}

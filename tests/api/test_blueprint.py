@@ -41,8 +41,9 @@ def test_seed_and_prefix_reach_their_nodes(blueprint: Blueprint) -> None:
 def test_loras_are_stacked_in_their_order(blueprint: Blueprint) -> None:
     weights = [LoRAWeight(path="a", scale=0.5), LoRAWeight(path="b", transformer="both")]
     prompt = blueprint.prompt({}, [("a.safetensors", weights[0]), ("b.safetensors", weights[1])], 0, "x")
-    assert prompt["lora0"]["inputs"] == {"lora": "a.safetensors", "scale": 0.5, "transformer": "high"}
-    assert prompt["lora1"]["inputs"] == {"lora": "b.safetensors", "scale": 1.0, "transformer": "both", "stack": ["lora0", 0]}
+    whole = {"first_step": 1, "last_step": 0}
+    assert prompt["lora0"]["inputs"] == {"lora": "a.safetensors", "scale": 0.5, "transformer": "high", **whole}
+    assert prompt["lora1"]["inputs"] == {"lora": "b.safetensors", "scale": 1.0, "transformer": "both", "stack": ["lora0", 0], **whole}
     assert prompt[blueprint.node_id("Wan22ApplyLoRAs")]["inputs"]["loras"] == ["lora1", 0]
 
 

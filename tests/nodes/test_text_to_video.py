@@ -1,14 +1,16 @@
 """The main job in a real ComfyUI: the shipped workflow, whole and with pieces swapped for core's."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
+import tiny_weights
 import videos
 import workflows
 from comfyui import ComfyUI, Prompt
@@ -75,9 +77,27 @@ def test_every_setting_changes_the_frames(server: ComfyUI, small_prompt: Build, 
     assert not np.array_equal(plain, changed)
 
 
+@pytest.fixture(scope="module")
+def half_experts(models: Path) -> Iterator[dict[str, str]]:
+    """The tiny experts in fp16, by the loader's widgets."""
+    names = {f"{side}_noise_model": f"half_{side}_noise.safetensors" for side in ("high", "low")}
+    for seed, name in enumerate(names.values(), 1):
+        save_file({key: tensor.half() for key, tensor in tiny_weights.expert(seed).items()}, models / "diffusion_models" / name)
+    yield names
+    for name in names.values():
+        (models / "diffusion_models" / name).unlink()
+
+
 @pytest.mark.parametrize("weight_dtype", ["fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"])
-def test_every_weight_dtype_loads(server: ComfyUI, small_prompt: Build, weight_dtype: str) -> None:
-    assert videos.facts(make_video(server, small_prompt(weight_dtype=weight_dtype))).frames == 17
+def test_every_weight_dtype_loads(server: ComfyUI, small_prompt: Build, half_experts: dict[str, str], weight_dtype: str) -> None:
+    assert videos.facts(make_video(server, small_prompt(weight_dtype=weight_dtype, **half_experts))).frames == 17
+
+
+def test_a_type_for_a_quantised_file_and_a_gpu_that_is_not_here_are_both_warned_of(server: ComfyUI, small_prompt: Build) -> None:
+    length = len(server.log())
+    make_video(server, small_prompt(weight_dtype="fp8_e5m2", low_device="gpu:7"))
+    said = server.log()[length:]
+    assert "weight_dtype fp8_e5m2 is not followed: " in said and "low_device is gpu:7, which is not here" in said
 
 
 def test_reversed_video_runs_backwards(server: ComfyUI, small_prompt: Build) -> None:

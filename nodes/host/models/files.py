@@ -19,7 +19,7 @@ import torch
 from ...engine.checkpoints import CheckpointError, Shape, check_t2v_expert, safetensors_shapes, same_content
 from ...engine.choices import check_choice, choose
 from ...engine.model_files import SAFETENSORS, missing_file
-from ...engine.pairs import with_slashes
+from ...engine.pairs import swapped_names_warning, with_slashes
 from ...engine.quantisation import Quantisation, check_readable, quantisation
 from ...engine.text.umt5 import TOKENIZER_KEY, XXL, UMT5Size, umt5_size
 from .forecast_files import MEASURED, measured_beside
@@ -69,6 +69,17 @@ def check_expert_files(high_noise_model: str, low_noise_model: str, weight_dtype
     if same_content(high, low):
         raise CheckpointError(f"high_noise_model '{high_noise_model}' and low_noise_model '{low_noise_model}' hold the same weights. "
                               "Wan 2.2 needs two experts: choose the high_noise and the low_noise file.")
+
+
+def expert_warnings(high_noise_model: str, low_noise_model: str, weight_dtype: str, low_device: str) -> list[str]:
+    """What is likely not meant, or not done as asked: names that say the other expert, a type that a quantised file does not take, a GPU that is not
+    here."""
+    kept = [] if weight_dtype == DEFAULT else [f"{name} ({how})" for name in (high_noise_model, low_noise_model)
+                                               if (how := left_as_it_is(name, weight_dtype))]
+    found = [swapped_names_warning(high_noise_model, low_noise_model),
+             f"weight_dtype {weight_dtype} is not followed: {', '.join(kept)} would be rounded a second time" if kept else None,
+             None if low_device in placements() else f"low_device is {low_device}, which is not here; the low-noise expert is where the other one is"]
+    return [warning for warning in found if warning]
 
 
 def placements() -> list[str]:
