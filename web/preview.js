@@ -1,6 +1,7 @@
 // Wan 2.2 Sampler shows its clip while it is made: a small looping picture, which the server sends after each step to the page that runs the prompt.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import "./schedule.js"; // whose picture stands above the clip: widgets come in the order in which extensions are registered
 
 const EVENT = "wan22.preview";
 const HEIGHT = 200; // pixels of the picture on the node, at most

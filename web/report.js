@@ -1,6 +1,7 @@
 // The text that ComfyUI puts on a node while it runs: the front end writes it into the widget of this name, and makes one that shows two lines,
 // or none in the Nodes 2.0 of 2025 once a widget was edited. Ours is there from the beginning and as high as what it says.
 import { app } from "../../scripts/app.js";
+import "./preview.js"; // whose clip stands above the text
 
 const NAME = "$$node-text-preview";
 const TALKERS = ["Wan22ApplyLoRAs", "Wan22CheckPrompt", "Wan22CheckVideo", "Wan22ExpandPrompt", "Wan22ExpertLoader", "Wan22LoRAStack", "Wan22Sampler",

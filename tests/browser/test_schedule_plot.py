@@ -111,6 +111,11 @@ def test_a_workflow_from_before_the_opening_runs_without_one(canvas: Page, objec
     assert sent_prompt(canvas) == expected
 
 
+def test_picture_clip_and_text_stand_in_one_order_whatever_loads_first(text_to_video: Page) -> None:
+    names = text_to_video.evaluate(f"() => {SAMPLER}.widgets.map(widget => widget.name)")
+    assert names[-3:] == ["schedule_plot", "moving_preview", "$$node-text-preview"]
+
+
 def test_after_an_undo_the_plot_is_that_of_the_restored_widgets(text_to_video: Page) -> None:
     expect_bars(text_to_video, 12, 15)
     text_to_video.evaluate(SET, ["Wan22Sampler", "steps", 8])
