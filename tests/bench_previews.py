@@ -3,7 +3,7 @@
     python dev.py bench previews [--steps 27]
 
 Latents between noise and picture, as they come while a clip is made, by core's colour factors. Milliseconds are medians, kB those of the message; a
-step of the 14B experts takes 6 s at 832x480x81 on an H200 (docs/gpu.md). What is shown is that of a run whose steps follow each other as fast as they can.
+step of the 14B experts takes 6 s at 832x480x81 on an H200 (docs/gpu.md). Steps follow each other as fast as they can, so most pictures are dropped.
 """
 
 import argparse
