@@ -10,28 +10,23 @@ const GAP = 6; // pixels below it
 const pictures = new WeakMap(); // of each node that shows a clip
 
 /**
- * The node that runs, and those that stand for the subgraphs it is in: "5:9" is node 9 in what node 5 stands for.
+ * The node that runs: "5:9" is node 9 in the subgraph that node 5 stands for. On such a node itself the front end takes no widget.
  * @param {string} id
- * @returns {FrontEnd.Node[]}
+ * @returns {FrontEnd.Node | undefined}
  */
-function nodesThatShow(id) {
-  /** @type {FrontEnd.Node[]} */
-  const found = [];
+function nodeAtWork(id) {
   /** @type {FrontEnd.Graph | FrontEnd.Subgraph | undefined} */
   let graph = app.rootGraph ?? app.graph;
+  /** @type {FrontEnd.Node | undefined} */
+  let node;
   for (const part of id.split(":")) {
-    const node = /** @type {FrontEnd.Node | null | undefined} */ (graph?.getNodeById(Number(part)));
-    if (!node) return found;
-    found.push(node);
-    graph = node.subgraph;
+    node = /** @type {FrontEnd.Node | null | undefined} */ (graph?.getNodeById(Number(part))) ?? undefined;
+    graph = node?.subgraph;
   }
-  return found;
+  return node;
 }
 
-/**
- * @param {FrontEnd.NewNode} node
- * @returns {HTMLImageElement}
- */
+/** @param {FrontEnd.NewNode} node */
 function addPicture(node) {
   const picture = document.createElement("img");
   picture.className = "wan22-preview";
@@ -46,20 +41,19 @@ function addPicture(node) {
   });
   widget.serialize = false;
   pictures.set(node, picture);
-  return picture;
 }
 
 /** @param {Event} event */
 function show(event) {
   const { node: id, image } = /** @type {CustomEvent<{ node: string, image: string }>} */ (event).detail;
-  for (const node of nodesThatShow(id)) {
-    const picture = pictures.get(node) ?? addPicture(/** @type {FrontEnd.NewNode} */ (node));
-    const first = !picture.src;
-    picture.src = image;
-    picture.style.display = "block";
-    if (first) node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
-    node.setDirtyCanvas(true, true);
-  }
+  const node = nodeAtWork(id);
+  const picture = node && pictures.get(node);
+  if (!picture) return;
+  const first = !picture.src;
+  picture.src = image;
+  picture.style.display = "block";
+  if (first) node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+  node.setDirtyCanvas(true, true);
 }
 
 app.registerExtension({

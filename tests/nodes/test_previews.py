@@ -20,9 +20,9 @@ STEPS = 6
 class Page:
     """In place of a page of the front end: keeps what it is sent; `slow` waits with each picture until it is let go on."""
 
-    def __init__(self, slow: threading.Event | None = None) -> None:
+    def __init__(self, slow: threading.Event | None = None, node_id: str = "9") -> None:
         self.sent: list[dict[str, Any]] = []
-        self.slow = slow
+        self.slow, self.node_id = slow, node_id
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         if self.slow:
@@ -58,6 +58,18 @@ def test_each_step_shows_the_whole_clip_and_changes_no_bit(previews: Any, sample
     assert 1 <= len(page.sent) <= STEPS
     assert all((picture.format, picture.n_frames, picture.size) == ("WEBP", SHAPE[2], (SHAPE[4], SHAPE[3])) for picture in page.pictures)
     assert not [thread for thread in threading.enumerate() if thread.name == "wan22 preview"]
+
+
+@pytest.mark.parametrize(("node_id", "stills"), [("9", 0), ("5:9", STEPS)])
+def test_what_stands_for_a_subgraph_shows_the_still_picture_of_core(previews: Any, sample: Sample, monkeypatch: pytest.MonkeyPatch, node_id: str,
+                                                                    stills: int) -> None:
+    switched(monkeypatch, "Auto")
+    monkeypatch.setattr(previews, "page_at_work", lambda: Page(node_id=node_id))
+    shown: list[Any] = []
+    bar = importlib.import_module("comfy.utils").ProgressBar
+    monkeypatch.setattr(bar, "update_absolute", lambda self, value, total=None, preview=None: shown.append(preview))
+    sampled(sample)
+    assert len([preview for preview in shown if preview]) == stills
 
 
 def test_a_slow_page_holds_nothing_up_and_sees_the_newest(previews: Any) -> None:

@@ -22,6 +22,7 @@ from ..models.memory import Model
 
 EVENT = "wan22.preview"
 LATENT_FRAME = 4  # frames that one latent frame stands for
+IN_SUBGRAPH = ":"  # of the id of a node; what stands for the subgraph shows ComfyUI's still picture
 USUAL_RATE = 16  # frames per second: the sampler is not told how fast its clip will be shown
 Callback = Callable[[int, torch.Tensor, torch.Tensor, int], None]
 
@@ -35,6 +36,7 @@ class StepReport:
         previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format) if page else None
         self.colours = colours_of(previewer) if previewer else None
         self.screen = Screen(page) if page and self.colours else None
+        self.still = previewer if page and (IN_SUBGRAPH in page.node_id or not self.colours) else None
 
     def __enter__(self) -> "StepReport":
         return self
@@ -44,7 +46,7 @@ class StepReport:
             self.screen.close()
 
     def __call__(self, step: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
-        self.bar.update_absolute(step + 1, total)
+        self.bar.update_absolute(step + 1, total, self.still.decode_latent_to_preview_image("JPEG", x0) if self.still else None)
         if self.screen and self.colours:
             self.screen.show(self.colours(x0[:1]), LATENT_FRAME * x0.shape[2] / USUAL_RATE)
 
