@@ -36,7 +36,7 @@ class Wan22LoRA(io.ComfyNode):
                 LoraStack.Input("stack", optional=True, tooltip="LoRAs to put on before this one."),
                 advanced(io.Int.Input("first_step", default=1, min=1, max=MAX_STEPS, optional=True,
                                       tooltip="Step of the run, both experts counted through, from which the LoRA is on. 3 leaves a distilled "
-                                              "LoRA out of the first two, which brings motion back.")),
+                                              "LoRA out of the first two: the usual cure for slow motion.")),
                 advanced(io.Int.Input("last_step", default=0, min=0, max=MAX_STEPS, optional=True,
                                       tooltip="Last step that has the LoRA. 0: to the end of the run.")),
             ],

@@ -66,7 +66,7 @@ def opening_inputs() -> list[io.Input]:
     return [
         advanced(io.Int.Input("opening_steps", default=0, min=0, max=MAX_STEPS, optional=True,
                               tooltip="The first steps of the high-noise expert that have opening_guidance. With a distilled LoRA whose first_step "
-                                      "comes after them: motion as without it, at nearly its speed.")),
+                                      "comes after them, they settle the motion without it.")),
         advanced(io.Float.Input("opening_guidance", default=OPENING_GUIDANCE, min=0.0, max=MAX_GUIDANCE, step=0.1, optional=True,
                                 tooltip="Guidance of the opening.")),
     ]

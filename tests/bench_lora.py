@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from bench_sampling import random_expert
 from comfyui import has_gpu, import_pack
-from peak_memory import PeakMemory, in_own_process
+from peak_memory import PeakMemory, alternating
 
 CONTENDERS = ("core", "ours")
 SCALE, RANK, FILES = 0.8, 64, 4
@@ -37,12 +37,8 @@ def main() -> None:
     if options.contender:
         print(json.dumps(measure(options)))
         return
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(options.rounds):
-            for name in CONTENDERS if turn % 2 == 0 else reversed(CONTENDERS):
-                runs[name].append(in_own_process("--contender", name, "--folder", folder))
-                print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
+        runs = alternating(CONTENDERS, options.rounds, "--folder", folder)
     seconds = {name: statistics.median(run["seconds"] for run in of_name) for name, of_name in runs.items()}
     peak = {name: statistics.median(run["peak_mb"] for run in of_name) for name, of_name in runs.items()}
     print(f"\ntime ratio {seconds['ours'] / seconds['core']:.3f} ({seconds['ours']:.2f} s / {seconds['core']:.2f} s), "

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from comfyui import ROOT, has_gpu, import_pack
-from peak_memory import PeakMemory, in_own_process
+from peak_memory import PeakMemory, alternating
 from tiny_weights import fp8_scaled
 
 SIZES = {"moderate": {"dim": 512, "ffn_dim": 2048, "num_layers": 8}, "wide": {"dim": 2560, "ffn_dim": 8192, "num_layers": 3},
@@ -47,11 +47,7 @@ def main() -> None:
     if options.contender:
         print(json.dumps(measure(options)))
         return
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    for turn in range(options.rounds):
-        for name in CONTENDERS if turn % 2 == 0 else reversed(CONTENDERS):
-            runs[name].append(in_own_process("--contender", name))
-            print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
+    runs = alternating(CONTENDERS, options.rounds)
     print_table(runs)
     print(f"schedule drawn to {draw_schedule()}")
 

@@ -22,7 +22,7 @@ import torch
 from bench_lora import use_folder, write_loras
 from bench_sampling import BOUNDARY, DTYPES, SHIFT, SIZES, Call, now, random_expert, timing_wrapper
 from comfyui import has_gpu, import_pack
-from peak_memory import PeakMemory, in_own_process
+from peak_memory import PeakMemory, alternating
 
 CONTENDERS = ("core", "ours", "whole")
 STEPS, OPENING, HIGH_STEPS, GUIDANCE = 6, 2, 3, 3.5
@@ -40,12 +40,8 @@ def main() -> None:
     if options.contender:
         print(json.dumps(measure(options)))
         return
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(options.rounds):
-            for name in CONTENDERS if turn % 2 == 0 else reversed(CONTENDERS):
-                runs[name].append(in_own_process("--contender", name, "--folder", folder))
-                print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
+        runs = alternating(CONTENDERS, options.rounds, "--folder", folder)
     print("| contender | seconds | pause at the LoRA | pause at the switch | peak MB |\n|---|---|---|---|---|")
     for name, of_name in runs.items():
         typical = {key: statistics.median(run[key] for run in of_name) for key in of_name[0]}

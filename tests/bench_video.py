@@ -24,7 +24,7 @@ import clips
 import tiny_weights
 import videos
 from comfyui import has_gpu, import_pack
-from peak_memory import PeakMemory, in_own_process
+from peak_memory import PeakMemory, alternating, in_own_process
 
 WIDTH, HEIGHT = 832, 480
 LENGTHS = (17, 161)
@@ -114,10 +114,7 @@ def write_ours(pack: Any, video: Any, path: Path) -> None:
 
 
 def compare_writers(options: argparse.Namespace) -> None:
-    runs: dict[str, list[dict[str, float]]] = {"core": [], "ours": [], "ffmpeg": []}
-    for turn in range(options.rounds):
-        for name in runs if turn % 2 == 0 else reversed(runs):
-            runs[name].append(in_own_process("--contender", name))
+    runs = alternating(("core", "ours", "ffmpeg"), options.rounds)
     typical = {name: {field: statistics.median(run[field] for run in of_name) for field in of_name[0]} for name, of_name in runs.items()}
     print(f"{'writer':<8}{'frames/s':>10}{'kB':>8}{'SSIM':>9}")
     for name, run in typical.items():

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ def in_own_process(*arguments: str) -> Any:
     command = [sys.executable, *sys.argv, *arguments]
     output = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, env={**os.environ, **EVERY_TENSOR_RETURNS_ITS_MEMORY})
     return json.loads(output.splitlines()[-1])
+
+
+def alternating(contenders: Sequence[str], rounds: int, *arguments: str) -> dict[str, list[dict[str, float]]]:
+    """What each contender measures in a process of its own, in every round, by name; every other round goes the other way, and each is printed."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for turn in range(rounds):
+        for name in contenders if turn % 2 == 0 else reversed(contenders):
+            runs[name].append(in_own_process("--contender", name, *arguments))
+            print(f"round {turn + 1}, {name}: {runs[name][-1]}", flush=True)
+    return runs
 
 
 class PeakMemory:

@@ -24,10 +24,15 @@ class Page:
         PromptServer.instance.send_sync(event, {"node": self.node_id, **data}, self.client_id)
 
 
+def running_node() -> str | None:
+    context = get_executing_context()
+    return context.node_id if context else None
+
+
 def page_at_work() -> Page | None:
     """None for a program's prompt, which has no page."""
-    server, running = getattr(PromptServer, "instance", None), get_executing_context()
-    return Page(server.client_id, running.node_id) if server is not None and server.client_id is not None and running else None
+    server, node_id = getattr(PromptServer, "instance", None), running_node()
+    return Page(server.client_id, node_id) if server is not None and server.client_id is not None and node_id is not None else None
 
 
 def counted(items: Sequence[T]) -> Iterator[T]:
@@ -44,8 +49,7 @@ def counted(items: Sequence[T]) -> Iterator[T]:
 def show_now(text: str, rest: str) -> None:
     """What happens from now on, in the log, and on the running node before the rest of what it says."""
     log.info("%s", text)
-    running = get_executing_context()
-    show(running.node_id if running else None, f"{text}. {rest}")
+    show(running_node(), f"{text}. {rest}")
 
 
 def warn(node_id: str | None, text: str) -> None:
@@ -56,8 +60,7 @@ def warn(node_id: str | None, text: str) -> None:
 
 def warn_now(text: str) -> None:
     """A warning in the log and on the running node."""
-    running = get_executing_context()
-    warn(running.node_id if running else None, text)
+    warn(running_node(), text)
 
 
 def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:

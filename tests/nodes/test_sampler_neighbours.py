@@ -99,6 +99,21 @@ def test_uniform_context_windows_move_with_the_steps(pack: ModuleType, request: 
     assert steps == list(range(5))
 
 
+def test_wrappers_around_a_run_see_the_guidance_of_their_expert(pack: ModuleType, guider: Any, experts: tuple[Any, Any]) -> None:
+    extension: Any = importlib.import_module("comfy.patcher_extension")
+    seen: list[float] = []
+
+    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(executor.class_obj.cfg)
+        return executor(*args, **kwargs)
+
+    clones = [expert.clone() for expert in experts]
+    for clone in clones:
+        clone.add_wrapper_with_key(extension.WrappersMP.OUTER_SAMPLE, "test", wrapper)
+    guider(*clones).sample(noise(), torch.zeros(SHAPE), pack.nodes.host.sampling.run.solver("unipc"), sigmas(pack, "unipc", 4))
+    assert tuple(seen) == SETTINGS[1]
+
+
 # --- a latent that still holds noise ---------------------------------------------------------------------------------------------
 
 

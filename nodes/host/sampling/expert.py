@@ -69,9 +69,10 @@ class Expert(comfy.samplers.CFGGuider):
 
     then: Callable[..., torch.Tensor]
 
-    def __init__(self, model: Model, positive: Any, negative: Any) -> None:
+    def __init__(self, model: Model, positive: Any, negative: Any, guidance: float) -> None:
         super().__init__(model)
         self.set_conds(positive, negative)
+        self.set_cfg(guidance)
         self.velocity = VelocityForecast()
         self.loaded_models: list[Any] = []
         self.split: CfgSplit | None = None

@@ -84,8 +84,9 @@ class Run:
         self.calls = 0
         self.device = pair.high.load_device
         self.active: Expert | None = None
-        self.experts = {(high, loras): Expert(with_loras_on(model, loras), pair.positive, pair.negative)
-                        for high, model in ((True, pair.high), (False, pair.low)) for loras in plan.lora_sets(high)}
+        of_pair = ((True, pair.high, pair.guidance.high), (False, pair.low, pair.guidance.low))
+        self.experts = {(high, loras): Expert(with_loras_on(model, loras), pair.positive, pair.negative, guidance)
+                        for high, model, guidance in of_pair for loras in plan.lora_sets(high)}
         nested = [*self.experts.values()]
         for expert, inner in zip(nested, [*(expert.sample for expert in nested[1:]), self.solve], strict=True):
             expert.then = inner
