@@ -38,6 +38,13 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """The clip so far, as the data URL of a small picture that moves."""
+
+    content: str
+
+
+@dataclass(frozen=True)
 class Piece:
     """The next bytes of the video."""
 
@@ -51,7 +58,7 @@ class Ended:
     answer: Answer
 
 
-Event = Begun | LogLine | Piece | Ended
+Event = Begun | LogLine | Picture | Piece | Ended
 
 
 @dataclass(frozen=True)

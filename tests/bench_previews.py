@@ -18,14 +18,14 @@ from comfyui import has_gpu, import_pack
 CLIPS = ((832, 480, 17), (832, 480, 81), (1280, 720, 81), (1280, 720, 161))
 
 
-class Page:
+class Viewer:
     """Takes the pictures and keeps their sizes, in kB."""
 
     def __init__(self) -> None:
         self.sizes: list[float] = []
 
-    def send(self, event: str, data: dict[str, str]) -> None:
-        self.sizes.append(len(data["image"]) / 1000)
+    def show(self, picture: str) -> None:
+        self.sizes.append(len(picture) / 1000)
 
 
 def main() -> None:
@@ -42,8 +42,8 @@ def main() -> None:
     print("| clip | in the solver's thread, ms a step | encoding beside it, ms | kB, mean / most | shown of steps |\n|---|---|---|---|---|")
     for width, height, frames in CLIPS:
         latents = [latent.to(device) for latent in denoised(width, height, frames, steps)]
-        page = Page()
-        screen, seconds, encoding = previews.Screen(page), [], []
+        viewer = Viewer()
+        screen, seconds, encoding = previews.Screen(viewer), [], []
         for latent in latents:
             begin = time.perf_counter()
             screen.show(colours(latent), frames / 16)
@@ -55,7 +55,7 @@ def main() -> None:
             previews.moving_picture(clip, frames / 16)
             encoding.append(time.perf_counter() - begin)
         print(f"| {width}x{height}x{frames} | {1000 * statistics.median(seconds):.1f} | {1000 * statistics.median(encoding):.0f} "
-              f"| {statistics.mean(page.sizes):.0f} / {max(page.sizes):.0f} | {screen.shown} of {steps} |", flush=True)
+              f"| {statistics.mean(viewer.sizes):.0f} / {max(viewer.sizes):.0f} | {screen.shown} of {steps} |", flush=True)
 
 
 def denoised(width: int, height: int, frames: int, steps: int) -> list[torch.Tensor]:

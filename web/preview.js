@@ -1,6 +1,7 @@
 // Wan 2.2 Sampler shows its clip while it is made: a small looping picture, which the server sends after each step to the page that runs the prompt.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { showOnSubgraph } from "./subgraph_preview.js";
 import "./schedule.js"; // whose picture stands above the clip: widgets come in the order in which extensions are registered
 
 const EVENT = "wan22.preview";
@@ -10,7 +11,7 @@ const GAP = 6; // pixels below it
 const pictures = new WeakMap(); // of each node that shows a clip
 
 /**
- * The node that runs: "5:9" is node 9 in the subgraph that node 5 stands for. On such a node itself the front end takes no widget.
+ * The node that runs: "5:9" is node 9 in the subgraph that node 5 stands for.
  * @param {string} id
  * @returns {FrontEnd.Node | undefined}
  */
@@ -45,7 +46,9 @@ function addPicture(node) {
 
 /** @param {Event} event */
 function show(event) {
-  const { node: id, image } = /** @type {CustomEvent<{ node: string, image: string }>} */ (event).detail;
+  const { node: id, prompt, image } = /** @type {CustomEvent<{ node: string, prompt: string, image: string }>} */ (event).detail;
+  const around = id.split(":").slice(0, -1).join(":");
+  if (around) void showOnSubgraph(around, prompt, image);
   const node = nodeAtWork(id);
   const picture = node && pictures.get(node);
   if (!picture) return;

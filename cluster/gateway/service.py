@@ -22,7 +22,7 @@ from nodes.engine.fetch.rules import DownloadRefused
 from nodes.engine.fetch.sources import LocalFile, lora_source
 from nodes.engine.log import log
 
-from ..attempts import Attempt, Begun, Ended, Event, LogLine, Piece, Pool, WorkerLost
+from ..attempts import Attempt, Begun, Ended, Event, LogLine, Picture, Piece, Pool, WorkerLost
 from ..settings import ClusterSettings
 from .dispatch import Dispatcher, Worker
 from .errors import Disconnected, NoWorkers
@@ -262,5 +262,7 @@ async def _take(event: Event, job: ClusterJob, video: Arriving) -> None:
         job.start()
     elif isinstance(event, LogLine):
         job.say(event.message, event.level, event.source)
+    elif isinstance(event, Picture):
+        job.show(event.content)
     elif isinstance(event, Piece):
         await video.add(event.content)

@@ -12,7 +12,7 @@ from nodes.api.contract import CANCEL, REQUEST, STREAM, SUBMIT
 from nodes.api.jobs.job import IN_QUEUE, Answer
 from nodes.api.uploads.storage import INITIATE
 
-from ..attempts import Attempt, Begun, Ended, Event, LogLine, Piece
+from ..attempts import Attempt, Begun, Ended, Event, LogLine, Picture, Piece
 
 PIECE_BYTES = 2**20
 QUIET_SECONDS = 60.0  # its stream sends a sign of life every five
@@ -64,9 +64,9 @@ class Client:
             pass
 
     async def follow(self, request_id: str) -> AsyncIterator[Event]:
-        """What happens to the request, to the end: its log, the pieces of its video, its answer."""
+        """What happens to the request, to the end: its log, its clip so far, the pieces of its video, its answer."""
         running = False
-        async with self._session.get(STREAM.format(request_id=request_id), params={"logs": "1"}) as stream:
+        async with self._session.get(STREAM.format(request_id=request_id), params={"logs": "1", "preview": "1"}) as stream:
             if stream.status != 200:
                 raise Broken(f"its status is answered by {stream.status}")
             async for line in stream.content:
@@ -78,6 +78,8 @@ class Client:
                     yield Begun()
                 for entry in state.get("logs", []):
                     yield LogLine(entry["message"], entry["level"], entry["source"])
+                if picture := state.get("preview"):
+                    yield Picture(picture)
         async for event in self._result(request_id):
             yield event
 

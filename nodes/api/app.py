@@ -65,25 +65,25 @@ async def status(call: Call) -> web.Response:
 
 async def stream(call: Call) -> web.StreamResponse:
     """The status as server-sent events, one for each change, the last one COMPLETED; each holds the log lines that are new, since fal's JavaScript
-    client adds them up."""
+    client adds them up. With `preview=1` the clip is looked at meanwhile, and an event holds its picture where that is new."""
     job = call.job()
     events = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Fal-Request-Id": job.request_id,
                                          "X-Accel-Buffering": "no"})  # nginx would hold the events back until there are pages of them
     await events.prepare(call.request)
-    with contextlib.suppress(ConnectionError):  # who listened is gone
+    with contextlib.suppress(ConnectionError), job.looked_at() if call.wants("preview") else contextlib.nullcontext():  # who listened is gone
         await _send_states(call, job, events)
         await events.write_eof()
     return events
 
 
 async def _send_states(call: Call, job: Job, events: web.StreamResponse) -> None:
-    sent, lines, sent_at = "", 0, time.monotonic()
+    sent, lines, seen, sent_at = "", 0, "", time.monotonic()
     while True:
-        complete, have = job.status == COMPLETED, len(job.logs)
-        state = json.dumps(call.state(job, lines))
+        complete, have, picture = job.status == COMPLETED, len(job.logs), job.picture if call.wants("preview") else ""
+        state = json.dumps(call.state(job, lines, picture if picture != seen else ""))
         if have > lines and job.status != IN_QUEUE or state != sent:
             await events.write(f"data: {state}\n\n".encode())
-            lines = have if job.status != IN_QUEUE else lines
+            lines, seen = have if job.status != IN_QUEUE else lines, picture
             sent, sent_at = json.dumps(call.state(job, lines)), time.monotonic()
         elif time.monotonic() - sent_at >= PING_SECONDS:
             await events.write(b": still there\n\n")

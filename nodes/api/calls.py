@@ -104,7 +104,9 @@ class Call:
             raise InvalidRequest([Detail(("query", "fal_webhook"), str(error), "value_error")]) from error
         return url
 
-    def state(self, job: Job, first_line: int = 0) -> dict[str, Any]:
-        with_logs = self.parameter("logs").lower() in ("1", "true")
+    def wants(self, name: str) -> bool:
+        return self.parameter(name).lower() in ("1", "true")
+
+    def state(self, job: Job, first_line: int = 0, preview: str = "") -> dict[str, Any]:
         position = self.service.queue_position(job) if job.status == IN_QUEUE else 0
-        return contract.body(contract.state(job, self.queue_url, position, with_logs, first_line))
+        return contract.body(contract.state(job, self.queue_url, position, self.wants("logs"), first_line, preview))

@@ -132,6 +132,8 @@ class InProgress(_Stage):
 
     status: Literal["IN_PROGRESS"]
     logs: list[LogLine] = Field(description="Everything so far, oldest first.")
+    preview: str = Field("", description="In a stream with preview=1, when there is a new one: the clip so far, as the data URL of a small "
+                                         "animated WebP. Ours, the hosted service has nothing like it.")
 
 
 class Metrics(_Model):
@@ -169,13 +171,14 @@ def submitted(job: Job, queue_url: str, queue_position: int) -> InQueue:
     return InQueue(status="IN_QUEUE", **_addresses(job, queue_url), queue_position=queue_position)
 
 
-def state(job: Job, queue_url: str, queue_position: int, with_logs: bool, first_line: int = 0) -> InQueue | InProgress | Completed:
-    """How far the job is, with its log from `first_line` on where that is wanted; of a failed one also why."""
+def state(job: Job, queue_url: str, queue_position: int, with_logs: bool, first_line: int = 0,
+          preview: str = "") -> InQueue | InProgress | Completed:
+    """How far the job is, with its log from `first_line` on where that is wanted, and with `preview` where there is one; of a failed one also why."""
     if job.status == IN_QUEUE:
         return submitted(job, queue_url, queue_position)
     lines = [LogLine(**line) for line in job.logs[first_line:]] if with_logs else []
     if job.status != COMPLETED:
-        return InProgress(status="IN_PROGRESS", **_addresses(job, queue_url), logs=lines)
+        return InProgress(status="IN_PROGRESS", **_addresses(job, queue_url), logs=lines, **({"preview": preview} if preview else {}))
     failure = {"error": job.answer.error, "error_type": job.answer.error_type} if job.answer and job.failed else {}
     return Completed(status="COMPLETED", **_addresses(job, queue_url), logs=lines, metrics=Metrics(**job.metrics()), **failure)
 

@@ -90,7 +90,7 @@ def _status(url: str) -> Json:
 
 def _stream() -> Json:
     events = {"description": "A status per event, until it is complete.", "content": {"text/event-stream": {"schema": TEXT}}}
-    return {"operationId": "stream_status", "summary": "How far a request is, as it goes", "parameters": [_request_id(), _logs()],
+    return {"operationId": "stream_status", "summary": "How far a request is, as it goes", "parameters": [_request_id(), _logs(), _preview()],
             "responses": {"200": events, **_unreadable(), **_unknown()}}
 
 
@@ -193,6 +193,11 @@ def _request_id() -> Json:
 
 def _logs() -> Json:
     return {"name": "logs", "in": "query", "schema": {"type": "integer", "enum": [0, 1], "default": 0}, "description": "1 to get the log too."}
+
+
+def _preview() -> Json:
+    return {"name": "preview", "in": "query", "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+            "description": "1 to see the clip while it is sampled, where ComfyUI was started with --preview-method. Ours."}
 
 
 def _schemas() -> Json:

@@ -1,8 +1,7 @@
 """What the user reads while a graph runs: the log and the text on a node."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import comfy.utils
 from comfy_execution.utils import get_executing_context
@@ -13,26 +12,9 @@ from ..engine.log import log
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Page:
-    """The page that runs the prompt, and the node that runs in it."""
-
-    client_id: str
-    node_id: str
-
-    def send(self, event: str, data: dict[str, Any]) -> None:
-        PromptServer.instance.send_sync(event, {"node": self.node_id, **data}, self.client_id)
-
-
 def running_node() -> str | None:
     context = get_executing_context()
     return context.node_id if context else None
-
-
-def page_at_work() -> Page | None:
-    """None for a program's prompt, which has no page."""
-    server, node_id = getattr(PromptServer, "instance", None), running_node()
-    return Page(server.client_id, node_id) if server is not None and server.client_id is not None and node_id is not None else None
 
 
 def counted(items: Sequence[T]) -> Iterator[T]:

@@ -1,5 +1,6 @@
 """The HTTP edge without ComfyUI: who is told what, which addresses are the API's, and how often a video is made."""
 
+import functools
 import json
 import socket
 import time
@@ -34,6 +35,28 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setattr(app, "HANG_UP_SECONDS", 0.01)
     with served() as running:
         yield running
+
+
+def test_who_asks_for_it_sees_the_clip_in_a_stream_and_nobody_else(server: Served) -> None:
+    requests.post(server.url + SUBMIT, json=FOX, timeout=60)
+    job = server.desk.jobs[-1]
+    server.do(job.start)
+    url = f"{server.url}{REQUESTS}/{job.request_id}/status"
+    with requests.get(f"{url}/stream", params={"preview": "1", "logs": "1"}, stream=True, timeout=60) as looking, \
+            requests.get(f"{url}/stream", stream=True, timeout=60) as told:
+        events = (json.loads(line.removeprefix(b"data: ")) for line in looking.iter_lines() if line.startswith(b"data: "))
+        assert "preview" not in next(events) and job.looks()
+        seen = []
+        for picture in ("data:image/webp;base64,AAAA", "data:image/webp;base64,BBBB"):
+            server.do(functools.partial(job.show, picture))
+            seen.append(next(events)["preview"])
+        server.do(lambda: job.say("a line"))
+        assert [line["message"] for line in next(events)["logs"]] == ["a line"]
+        assert "preview" not in requests.get(url, params={"preview": "1"}, timeout=60).json()
+        server.finish(job)
+        assert seen == ["data:image/webp;base64,AAAA", "data:image/webp;base64,BBBB"]
+        assert [event.get("preview") for event in events] == [None] and b"preview" not in told.content
+    assert not job.looks() and not job.picture and "AAAA" not in json.dumps(job.record())
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH"])

@@ -1,9 +1,12 @@
 """The blueprint in the real front end: one node with the endpoint's parameters, and the same prompt as a request to the API makes."""
 
+import base64
+import io
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from PIL import Image
+from playwright.sync_api import FloatRect, Locator, Page
 from wan22.api.blueprint import Blueprint
 from wan22.api.contract import LoRAWeight
 
@@ -24,6 +27,19 @@ OTHER_VALUES: dict[str, Any] = {
     **{name: not default for name, default in SWITCHES.items()}}
 LORAS = [(name, LoRAWeight(path="any", scale=scale, transformer=transformer)) for name, scale, transformer in (
     (tiny_weights.LORAS[0].format("high"), 0.5, "both"), (tiny_weights.LORAS[1].format("low"), 2.0, "low"))]
+RED, BLUE = [255, 0, 0], [0, 0, 255]
+SHOW_CLIP = """image => {
+    const sampler = app.graph.nodes[0].subgraph.nodes.find(node => node.type === 'Wan22Sampler')
+    app.api.dispatchCustomEvent('wan22.preview', {node: `${app.graph.nodes[0].id}:${sampler.id}`, prompt: 'a', image})
+}"""
+DRAWN = """colours => {
+    const [shown] = app.graph.nodes[0].imgs ?? []
+    if (!(shown instanceof HTMLCanvasElement)) return false
+    const look = document.createElement('canvas').getContext('2d')
+    look.drawImage(shown, 0, 0, 1, 1)
+    window.drawn = new Set(window.drawn).add(String([...look.getImageData(0, 0, 1, 1).data].slice(0, 3)))
+    return colours.every(colour => window.drawn.has(String(colour)))
+}"""  # whether each of them was drawn by now
 ADD_LORAS = """loras => {
     let above = null
     for (const values of loras) {
@@ -84,6 +100,38 @@ def test_the_blueprint_runs_as_one_node(canvas: Page, server: ComfyUI) -> None:
     workflows.node_of(prompt, "Wan22EmptyLatent").update(resolution="custom", width=64, height=64)
     (video,) = server.saved_videos(server.run(prompt))
     assert videos.facts(video).frames == 33
+
+
+def test_the_clip_that_is_made_inside_moves_on_the_blueprint(canvas: Page) -> None:
+    put_down_blueprint(canvas)
+    canvas.evaluate(SHOW_CLIP, moving_picture([RED, BLUE], 0.2))
+    if canvas.evaluate("() => LiteGraph.vueNodesMode"):
+        canvas.wait_for_selector("[data-node-id] img[src^='blob:']", state="attached")
+        canvas.evaluate("async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        wait_for_drawing(canvas, 30)
+        see_colours(canvas.locator("[data-node-id] img[src^='blob:']"), [RED, BLUE])
+    else:
+        canvas.wait_for_function(DRAWN, arg=[RED, BLUE])
+    canvas.evaluate("() => app.canvas.openSubgraph(app.graph.nodes[0].subgraph, app.graph.nodes[0])")
+    canvas.wait_for_function("() => document.querySelector('.wan22-preview').src.startsWith('data:image/webp')")
+    canvas.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+
+
+def see_colours(picture: Locator, colours: list[list[int]]) -> None:
+    """Wait until each of them was in the middle of the picture."""
+    missing = [tuple(colour) for colour in colours]
+    while missing:
+        box = picture.bounding_box() or {"x": 0, "y": 0, "width": 0, "height": 0}
+        middle: FloatRect = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "width": 1, "height": 1}
+        shown = Image.open(io.BytesIO(picture.page.screenshot(clip=middle))).convert("RGB")
+        missing = [colour for colour in missing if colour != shown.getpixel((0, 0))]
+
+
+def moving_picture(colours: list[list[int]], seconds: float) -> str:
+    frames = [Image.new("RGB", (64, 48), tuple(colour)) for colour in colours]
+    file = io.BytesIO()
+    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0, lossless=True)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def test_inside_the_blueprint_the_schedule_is_that_of_its_widgets(canvas: Page) -> None:

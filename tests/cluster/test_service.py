@@ -16,8 +16,11 @@ from aiohttp.base_protocol import BaseProtocol
 from gateways import Gateway, done, running, until
 from simulated import video
 
+from cluster.attempts import Picture
 from cluster.gateway.errors import NoWorkers
-from cluster.gateway.videos import Arriving
+from cluster.gateway.jobs import ClusterJob
+from cluster.gateway.service import _take
+from cluster.gateway.videos import Arriving, Videos
 from cluster.settings import ClusterSettings, ResultRules
 from nodes.api.errors import InvalidRequest, NotFound, QueueFull
 from nodes.api.headers import Preferences
@@ -41,6 +44,18 @@ def test_a_good_answer_names_the_gateways_own_video(tmp_path: Path) -> None:
             assert job.answer.body["video"]["url"] == f"http://gateway/videos/{job.request_id}/clip.mp4"
             assert job.answer.body["seed"] == 7 and job.metrics()["inference_time"] >= 0
             assert [line["message"] for line in job.logs] == ["Sampler: 1 of 1", f"Save Video: {len(video(attempt))} bytes"]
+    asyncio.run(use())
+
+
+def test_a_clip_is_kept_for_who_looks_at_it(tmp_path: Path) -> None:
+    async def use() -> None:
+        job = ClusterJob("", 1)
+        async with Videos(tmp_path, ResultRules()).arriving(job.request_id) as video:
+            await _take(Picture("data:1"), job, video)
+            assert job.picture == ""
+            with job.looked_at():
+                await _take(Picture("data:2"), job, video)
+                assert job.picture == "data:2"
     asyncio.run(use())
 
 

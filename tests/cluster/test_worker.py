@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from cluster.attempts import Attempt, Begun, Ended, Event, LogLine, Piece
+from cluster.attempts import Attempt, Begun, Ended, Event, LogLine, Picture, Piece
 from cluster.on_ray.actor import WorkerActor
 from cluster.worker import worker as module
 from cluster.worker.child import Child, Place, StartFailed, remove_the_dead
@@ -59,8 +59,10 @@ def answer(seen: list[Event]) -> int:
 def test_one_comfyui_serves_one_attempt_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     async def use() -> None:
         async with working() as (worker, child):
-            await worker.begin(attempt("a fox"))
+            await worker.begin(attempt("a fox, takes 0.6"))
             seen = await events(worker)
+            pictures = [event.content for event in seen if isinstance(event, Picture)]
+            assert pictures and all(picture.startswith("data:image/webp") for picture in pictures)
             kinds = [type(event) for event in seen]
             assert kinds[0] is Begun and kinds.count(LogLine) == 10 and kinds[-1] is Ended and answer(seen) == 200
             content = b"".join(event.content for event in seen if isinstance(event, Piece))

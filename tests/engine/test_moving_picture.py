@@ -34,7 +34,7 @@ def test_noise_of_the_largest_size_stays_below_the_limit(frames: int) -> None:
 
 @given(width=st.integers(1, 5000), height=st.integers(1, 5000))
 def test_small_sizes_keep_the_proportions(width: int, height: int) -> None:
-    small = small_size(width, height)
+    small = small_size(width, height, SIDE)
     assert max(small) <= SIDE and min(small) >= 1
     assert small == (width, height) if max(width, height) <= SIDE else max(small) == SIDE
     assert abs(small[0] * height - small[1] * width) <= max(width, height)

@@ -35,6 +35,20 @@ def test_a_picture_keeps_its_rate(pack: ModuleType) -> None:
     assert (rate_of(pack, graph()), rate_of(pack, prompt)) == (300, 60)
 
 
+SAMPLED = {"drafts": {"class_type": "Wan22Sampler", "inputs": {}}, "pick": {"class_type": "LatentFromBatch", "inputs": {"samples": ["drafts", 0]}},
+           "refine": {"class_type": "Wan22Sampler", "inputs": {"latent_image": ["pick", 0]}},
+           "slow": {"class_type": "Wan22Decode", "inputs": {"samples": ["refine", 0], "frames_per_second": 8}},
+           "vae": {"class_type": "VAEDecode", "inputs": {"samples": ["drafts", 0]}},
+           "fast": {"class_type": "CreateVideo", "inputs": {"images": ["vae", 0], "fps": 24.5}},
+           "loop": {"class_type": "X", "inputs": {"a": ["loop", 0], "b": ["alone", 0]}}, "alone": {"class_type": "X", "inputs": {"a": ["loop", 0]}},
+           "linked": {"class_type": "Wan22Decode", "inputs": {"samples": ["alone", 0], "frames_per_second": ["loop", 0]}}}
+
+
+@pytest.mark.parametrize(("node", "rate"), [("refine", 8), ("pick", 8), ("drafts", Fraction(49, 2)), ("alone", None), ("slow", None), ("no", None)])
+def test_a_clip_moves_at_the_rate_at_which_it_will_be_shown(pack: ModuleType, node: str, rate: Fraction | None) -> None:
+    assert importlib.import_module(f"{PACK_FOLDER}.nodes.host.video.plan").rate_of_clip(SAMPLED, node) == rate
+
+
 @pytest.mark.parametrize(("changes", "rate"), [
     ({}, 300), ({"num_interpolated_frames": 0}, 60), ({"adjust_fps_for_interpolation": False}, 60), ({"num_interpolated_frames": ["x", 0]}, None),
     ({"video": ["nobody", 0]}, None), ({"interpolator": ["nobody", 0]}, 300)])

@@ -17,22 +17,24 @@ from sampling_runs import SHAPE, Sample
 STEPS = 6
 
 
-class Page:
-    """In place of a page of the front end: keeps what it is sent; `slow` waits with each picture until it is let go on."""
+class Viewer:
+    """In place of a page or a program: keeps what it is shown; `slow` waits with each picture until it is let go on."""
 
-    def __init__(self, slow: threading.Event | None = None, node_id: str = "9") -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.slow, self.node_id = slow, node_id
+    def __init__(self, slow: threading.Event | None = None) -> None:
+        self.shown: list[str] = []
+        self.slow, self.here = slow, True
 
-    def send(self, event: str, data: dict[str, Any]) -> None:
+    def looks(self) -> bool:
+        return self.here
+
+    def show(self, picture: str) -> None:
         if self.slow:
             self.slow.wait(60)
-        assert event == "wan22.preview"
-        self.sent.append(data)
+        self.shown.append(picture)
 
     @property
     def pictures(self) -> list[Image.Image]:
-        return [Image.open(io.BytesIO(base64.b64decode(data["image"].removeprefix("data:image/webp;base64,")))) for data in self.sent]
+        return [Image.open(io.BytesIO(base64.b64decode(picture.removeprefix("data:image/webp;base64,")))) for picture in self.shown]
 
 
 @pytest.fixture
@@ -51,55 +53,78 @@ def sampled(sample: Sample) -> torch.Tensor:
 
 
 def test_each_step_shows_the_whole_clip_and_changes_no_bit(previews: Any, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, page = sampled(sample), Page()
+    plain, viewer = sampled(sample), Viewer()
     switched(monkeypatch, "Auto")
-    monkeypatch.setattr(previews, "page_at_work", lambda: page)
+    monkeypatch.setattr(previews, "viewer_at_work", lambda: viewer)
     assert torch.equal(sampled(sample), plain)
-    assert 1 <= len(page.sent) <= STEPS
-    assert all((picture.format, picture.n_frames, picture.size) == ("WEBP", SHAPE[2], (SHAPE[4], SHAPE[3])) for picture in page.pictures)
+    assert 1 <= len(viewer.shown) <= STEPS
+    assert all((picture.format, picture.n_frames, picture.size) == ("WEBP", SHAPE[2], (SHAPE[4], SHAPE[3])) for picture in viewer.pictures)
     assert not [thread for thread in threading.enumerate() if thread.name == "wan22 preview"]
 
 
-@pytest.mark.parametrize(("node_id", "stills"), [("9", 0), ("5:9", STEPS)])
-def test_what_stands_for_a_subgraph_shows_the_still_picture_of_core(previews: Any, sample: Sample, monkeypatch: pytest.MonkeyPatch, node_id: str,
-                                                                    stills: int) -> None:
-    switched(monkeypatch, "Auto")
-    monkeypatch.setattr(previews, "page_at_work", lambda: Page(node_id=node_id))
-    shown: list[Any] = []
-    bar = importlib.import_module("comfy.utils").ProgressBar
-    monkeypatch.setattr(bar, "update_absolute", lambda self, value, total=None, preview=None: shown.append(preview))
-    sampled(sample)
-    assert len([preview for preview in shown if preview]) == stills
+def test_clips_of_a_batch_stand_side_by_side(previews: Any) -> None:
+    clips = [torch.full((2, 4, 6, 3), grey / 255) for grey in (40, 80, 120)]
+    shown = previews.side_by_side(clips)
+    assert shown.shape == (2, 8, 12, 3)
+    assert [int(shown[0, y, x, 0]) for y in (2, 6) for x in (3, 9)] == [40, 80, 120, 0]
+    assert previews.side_by_side([torch.zeros(1, 480, 832, 3)] * 5).shape[2] <= previews.SIDE
+
+
+def test_who_looks_away_costs_nothing_and_who_comes_late_sees_the_rest(previews: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer = Viewer()
+    viewer.here = False
+    monkeypatch.setattr(previews, "viewer_at_work", lambda: viewer)
+    monkeypatch.setattr(previews.StepReport, "previewer", property(lambda self: pytest.fail("nobody looks")))
+    with previews.StepReport(None, 2) as report:
+        report(0, torch.zeros(SHAPE), torch.zeros(SHAPE), 2)
+        assert report.screen is None
+        monkeypatch.setattr(previews.StepReport, "previewer", property(lambda self: object()))
+        monkeypatch.setattr(previews, "colours_of", lambda previewer: lambda latents: np.zeros((2, 8, 8, 3), np.uint8))
+        viewer.here = True
+        report(1, torch.zeros(SHAPE), torch.zeros(SHAPE), 2)
+    assert len(viewer.shown) == 1
 
 
 def test_a_slow_page_holds_nothing_up_and_sees_the_newest(previews: Any) -> None:
     gate = threading.Event()
-    page = Page(gate)
-    screen = previews.Screen(page)
+    viewer = Viewer(gate)
+    screen = previews.Screen(viewer)
     for grey in range(0, 250, 50):
         screen.show(np.full((2, 8, 8, 3), grey, np.uint8), 1.0)
     gate.set()
     screen.close()
-    assert screen.shown == len(page.sent) <= 2 and screen.shown + screen.dropped == 5
-    assert round(float(np.asarray(page.pictures[-1].convert("RGB")).mean()) / 50) == 4
+    assert screen.shown == len(viewer.shown) <= 2 and screen.shown + screen.dropped == 5
+    assert round(float(np.asarray(viewer.pictures[-1].convert("RGB")).mean()) / 50) == 4
 
 
 @pytest.mark.parametrize("why", ["nobody looks", "previews are switched off"])
 def test_nothing_is_made_where_nobody_looks(previews: Any, sample: Sample, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     switched(monkeypatch, "Auto" if why == "nobody looks" else "NoPreviews")
     if why == "previews are switched off":
-        monkeypatch.setattr(previews, "page_at_work", Page)
-    monkeypatch.setattr(previews, "Screen", lambda page: pytest.fail("a preview was made"))
+        monkeypatch.setattr(previews, "viewer_at_work", Viewer)
+    monkeypatch.setattr(previews, "Screen", lambda viewer: pytest.fail("a preview was made"))
     sampled(sample)
 
 
 def test_a_run_that_fails_or_is_interrupted_leaves_no_thread(previews: Any, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     switched(monkeypatch, "Auto")
-    monkeypatch.setattr(previews, "page_at_work", Page)
-    monkeypatch.setattr(previews, "small_frames", lambda frames: 1 / 0)
+    monkeypatch.setattr(previews, "viewer_at_work", Viewer)
+    monkeypatch.setattr(previews, "small_frames", lambda frames, side: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sampled(sample)
     assert not [thread for thread in threading.enumerate() if thread.name == "wan22 preview"]
+
+
+def test_a_small_decoder_shows_every_frame(previews: Any) -> None:
+    """Its weights are drawn: whether it shows the right ones is ComfyUI's."""
+    weights = importlib.import_module("comfy.taesd.taehv").TAEHV(16).state_dict()
+    generator = torch.Generator().manual_seed(1)
+    drawn = {name: torch.randn(weight.shape, generator=generator) / max(1, weight[0].numel()) ** 0.5 for name, weight in weights.items()}
+    previewer = importlib.import_module("latent_preview").TAEHVPreviewerImpl(importlib.import_module("comfy.sd").VAE(drawn))
+    latents = torch.randn(1, 16, 3, 2, 4, generator=generator)
+    shown = previews.colours_of(previewer)(latents)
+    assert shown.shape == (9, 16, 32, 3)
+    assert np.abs(shown[0].astype(int) - np.asarray(previewer.decode_latent_to_preview(latents))).max() <= 1
 
 
 def test_the_colours_are_those_of_core_for_every_latent_frame(previews: Any, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ declare namespace FrontEnd {
   type Graph = import("@comfyorg/comfyui-frontend-types").ComfyApp["graph"];
   type SubgraphNode = Extract<Graph["nodes"][number], { subgraph: object }>;
   type Subgraph = SubgraphNode["subgraph"];
-  type Node = Exclude<Graph["nodes"][number], SubgraphNode> & { subgraph?: Subgraph };
+  type Node = Exclude<Graph["nodes"][number], SubgraphNode> & { subgraph?: Subgraph; imgs?: CanvasImageSource[] };
   type SavedNode = ReturnType<Node["serialize"]>;
   type Widget = NonNullable<Node["widgets"]>[number] & { serializeValue?: () => unknown }; // what it sends in place of its value
   type Value = Widget["value"];

@@ -1,9 +1,11 @@
 """One request in its life from submitted to completed."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -51,6 +53,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.done = asyncio.Event()
+        self.onlookers, self.picture = 0, ""  # who looks at its video while it is made, and what they see: the data URL of a small moving picture
         self.queued = self.unwanted = self.late = False  # whether ComfyUI's queue has had it, its client wants it no longer, its start came too late
 
     def say(self, message: str, level: str = "INFO", source: str = "wan22") -> None:
@@ -58,13 +61,29 @@ class Job:
         if len(self.logs) < MAX_LOG_LINES:
             self.logs.append({"message": message, "level": level, "source": source, "timestamp": datetime.now(timezone.utc).isoformat()})
 
+    @contextlib.contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """Somebody looks while this is entered."""
+        self.onlookers += 1
+        try:
+            yield
+        finally:
+            self.onlookers -= 1
+
+    def looks(self) -> bool:
+        return self.onlookers > 0
+
+    def show(self, picture: str) -> None:
+        """In place of the one before; kept in memory alone, and only for who looks. It is called in any thread."""
+        self.picture = picture if self.looks() and self.answer is None else ""
+
     def start(self) -> None:
         """It is computed now; before, whatever it waits for, it is IN_QUEUE."""
         if self.status == IN_QUEUE:
             self.status, self.started = IN_PROGRESS, time.time()
 
     def complete(self, answer: Answer) -> None:
-        self.status, self.answer, self.finished = COMPLETED, answer, time.time()
+        self.status, self.answer, self.finished, self.picture = COMPLETED, answer, time.time(), ""
         self.done.set()
 
     def record(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ...engine.fetch.download import Downloader
 from ...engine.fetch.rules import DownloadFailed, DownloadRefused
 from ...engine.fetch.sources import LocalFile, LoRASource, local_file, lora_source
 from ...engine.log import log
+from ...host import viewers
 from ...host.models.files import model_names
 from ...host.video import interpolation
 from ..blueprint import Blueprint
@@ -64,7 +65,7 @@ class LocalService:
             if len(local) == len(sources):
                 await self._queue(job, request, local)
         except BaseException:
-            self.log_lines.end(job.request_id)
+            self._stop_listening(job)
             self.store.forget(job)
             raise
         self.tasks[job.request_id] = asyncio.create_task(self._follow(job, request, sources, base_url))
@@ -110,6 +111,7 @@ class LocalService:
         values = _values(request, self.settings.models)
         prompt = self.blueprint.prompt(values, list(zip(loras, request.loras, strict=True)), job.seed, f"{VIDEOS}/{job.request_id}")
         self.log_lines.listen(job.request_id, job.say, job.preferences.private)  # before it can run
+        viewers.programs[job.request_id] = job
         try:
             await prompt_queue.put(job.request_id, prompt, job.preferences.low)
         except prompt_queue.PromptRefused as error:
@@ -137,11 +139,15 @@ class LocalService:
         await self._complete(job, Answer.of(StartTimeout(late)) if late else answer)
 
     async def _complete(self, job: Job, answer: Answer) -> None:
-        self.log_lines.end(job.request_id)
+        self._stop_listening(job)
         self.tasks.pop(job.request_id, None)
         job.complete(answer)
         await self._keep(job)
         self._see_off(job)
+
+    def _stop_listening(self, job: Job) -> None:
+        self.log_lines.end(job.request_id)
+        viewers.programs.pop(job.request_id, None)
 
     def _see_off(self, job: Job) -> None:
         """What is still to be done for a complete job."""

@@ -39,7 +39,7 @@ def _encoded(pictures: list[Image.Image], seconds: float, quality: int) -> bytes
     return content.getvalue()
 
 
-def small_size(width: int, height: int, side: int = SIDE) -> tuple[int, int]:
+def small_size(width: int, height: int, side: int) -> tuple[int, int]:
     """Width and height of a picture of these proportions whose longer side is `side` pixels, or its own where that is less."""
     scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))

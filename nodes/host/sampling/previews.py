@@ -1,42 +1,50 @@
 """The clip on the node that samples it, moving, after each step: from the latent's colours, or from a small decoder where ComfyUI has one.
 
 ComfyUI's own preview shows one frame. Its switch holds here too: with `--preview-method none` nothing is made. The picture goes to the page that runs
-the prompt, and to no other; for a program's prompt none is made.
+the prompt, or to the program whose prompt it is and that asks for it, and to nobody else.
 """
 
 import base64
+import math
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import comfy.utils
 import latent_preview
 import numpy as np
 import torch
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
 from einops import rearrange
 
 from ...engine.log import log
-from ...engine.video.moving_picture import moving_picture, small_size
-from ..messages import Page, page_at_work
+from ...engine.video.moving_picture import SIDE, moving_picture, small_size
+from ...engine.video.sizes import decoded_frames
 from ..models.memory import Model
+from ..video.plan import rate_of_clip
+from ..viewers import Viewer, viewer_at_work
 
-EVENT = "wan22.preview"
-LATENT_FRAME = 4  # frames that one latent frame stands for
-IN_SUBGRAPH = ":"  # of the id of a node; what stands for the subgraph shows ComfyUI's still picture
-USUAL_RATE = 16  # frames per second: the sampler is not told how fast its clip will be shown
-Callback = Callable[[int, torch.Tensor, torch.Tensor, int], None]
+USUAL_RATE = 16  # frames per second of Wan 2.2
+DECODED_SIDE = 64  # latent pixels
+Colours = Callable[[torch.Tensor], np.ndarray]
+
+
+def shown_rate() -> float:
+    """Frames per second of the clip that the running node makes, as the prompt says."""
+    state, context = get_progress_state(), get_executing_context()
+    rate = rate_of_clip(state.dynprompt.original_prompt, context.node_id) if state and context else None
+    return float(rate or USUAL_RATE)
 
 
 class StepReport:
-    """The callback of a solver: moves the bar, and hands the clip of each step to a thread that shows it. `with` ends the thread."""
+    """The callback of a solver: moves the bar, and hands the clip of each step that somebody looks at to a thread that shows it. `with` ends the
+    thread."""
 
     def __init__(self, model: Model, steps: int) -> None:
-        self.bar = comfy.utils.ProgressBar(steps)
-        page = page_at_work()
-        previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format) if page else None
-        self.colours = colours_of(previewer) if previewer else None
-        self.screen = Screen(page) if page and self.colours else None
-        self.still = previewer if page and (IN_SUBGRAPH in page.node_id or not self.colours) else None
+        self.model, self.bar, self.viewer, self.rate = model, comfy.utils.ProgressBar(steps), viewer_at_work(), shown_rate()
+        self.screen: Screen | None = None
 
     def __enter__(self) -> "StepReport":
         return self
@@ -46,19 +54,39 @@ class StepReport:
             self.screen.close()
 
     def __call__(self, step: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
-        self.bar.update_absolute(step + 1, total, self.still.decode_latent_to_preview_image("JPEG", x0) if self.still else None)
-        if self.screen and self.colours:
-            self.screen.show(self.colours(x0[:1]), LATENT_FRAME * x0.shape[2] / USUAL_RATE)
+        viewer = self.viewer if self.viewer and self.viewer.looks() else None
+        still = viewer and self.previewer and not self.colours
+        self.bar.update_absolute(step + 1, total, self.previewer.decode_latent_to_preview_image("JPEG", x0) if still else None)
+        if viewer and self.colours:
+            self.screen = self.screen or Screen(viewer)
+            self.screen.show(self.colours(x0), decoded_frames(x0.shape[2]) / self.rate)
+
+    @cached_property
+    def previewer(self) -> Any:
+        """ComfyUI's own, which may load a small decoder; None where its switch is off."""
+        return latent_preview.get_previewer(self.model.load_device, self.model.model.latent_format)
+
+    @cached_property
+    def colours(self) -> Colours | None:
+        return colours_of(self.previewer)
 
 
-def colours_of(previewer: Any) -> Callable[[torch.Tensor], np.ndarray] | None:
-    """From a latent (1, 16, T, H, W) to small frames (T or 4T - 3, h, w, 3), uint8, by what ComfyUI's previewer knows; None for a previewer of
-    another kind."""
+def colours_of(previewer: Any) -> Colours | None:
+    """From latents (B, 16, T, H, W) to small frames (T or 4T - 3, h, w, 3), uint8, by what ComfyUI's previewer knows, the clips of a batch side by
+    side; None for a previewer of another kind."""
     if isinstance(previewer, latent_preview.Latent2RGBPreviewer):
-        return lambda latent: small_frames(by_colour_factors(latent, previewer))
+        return lambda latents: side_by_side([by_colour_factors(latent, previewer) for latent in latents.split(1)])
     if isinstance(previewer, latent_preview.TAEHVPreviewerImpl):
-        return lambda latent: small_frames(previewer.taesd.decode(latent)[0].clamp(0, 1))
+        return lambda latents: side_by_side([by_small_decoder(latent, previewer) for latent in latents.split(1)])
     return None
+
+
+def side_by_side(clips: list[torch.Tensor]) -> np.ndarray:
+    """Clips (T, H, W, 3) in 0..1 as one of uint8, row by row in about as many rows as columns; no larger than a preview."""
+    columns = math.ceil(math.sqrt(len(clips)))
+    small = [small_frames(clip, SIDE // columns) for clip in clips]
+    small += [np.zeros_like(small[0])] * (-len(small) % columns)
+    return rearrange(np.stack(small), "(rows columns) t h w c -> t (rows h) (columns w) c", columns=columns)
 
 
 def by_colour_factors(latent: torch.Tensor, previewer: Any) -> torch.Tensor:
@@ -69,9 +97,18 @@ def by_colour_factors(latent: torch.Tensor, previewer: Any) -> torch.Tensor:
     return (colours / 2 + 0.5).clamp(0, 1)
 
 
-def small_frames(frames: torch.Tensor) -> np.ndarray:
-    """Frames (T, H, W, 3) in 0..1 as uint8, no larger than a preview."""
-    width, height = small_size(frames.shape[2], frames.shape[1])
+def by_small_decoder(latent: torch.Tensor, previewer: Any) -> torch.Tensor:
+    """Frames (4T - 3, H, W, 3) in 0..1, no side longer than 8 * DECODED_SIDE pixels: at its own size, the frames of a clip would take as much memory
+    as those of the video, and more time than a preview may."""
+    width, height = small_size(latent.shape[4], latent.shape[3], DECODED_SIDE)
+    small = torch.nn.functional.interpolate(latent, (latent.shape[2], height, width), mode="area")
+    frames: torch.Tensor = previewer.taesd.decode(small)[0]
+    return frames.clamp(0, 1)
+
+
+def small_frames(frames: torch.Tensor, side: int) -> np.ndarray:
+    """Frames (T, H, W, 3) in 0..1 as uint8, no side longer than `side` pixels."""
+    width, height = small_size(frames.shape[2], frames.shape[1], side)
     pictures = rearrange(frames.float(), "t h w c -> t c h w")
     if (height, width) != frames.shape[1:3]:
         pictures = torch.nn.functional.interpolate(pictures, (height, width), mode="area")
@@ -79,10 +116,10 @@ def small_frames(frames: torch.Tensor) -> np.ndarray:
 
 
 class Screen:
-    """One page on which the newest clip is shown; encoded in a thread of its own, and a clip that a newer one overtakes is never encoded."""
+    """Where a viewer sees the newest clip; encoded in a thread of its own, and a clip that a newer one overtakes is never encoded."""
 
-    def __init__(self, page: Page) -> None:
-        self.page = page
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
         self.waiting: tuple[np.ndarray, float] | None = None
         self.shown = self.dropped = 0
         self.changed = threading.Condition()
@@ -116,5 +153,5 @@ class Screen:
             except (ValueError, OSError) as error:
                 log.warning("no preview of this step: %s", error)
                 continue
-            self.page.send(EVENT, {"image": f"data:image/webp;base64,{base64.b64encode(picture).decode()}"})
+            self.viewer.show(f"data:image/webp;base64,{base64.b64encode(picture).decode()}")
             self.shown += 1

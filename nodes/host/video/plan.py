@@ -17,14 +17,30 @@ def planned_rate(prompt: Prompt, node_id: str) -> Fraction | None:
     return _rate_into(prompt, prompt.get(node_id, {}))
 
 
+def rate_of_clip(prompt: Prompt, node_id: str) -> Fraction | None:
+    """Frames per second at which the latent of a node is shown: those of the nearest node behind it that says so; None without one."""
+    behind, seen = [node_id], {node_id}
+    for source in behind:
+        for name, node in prompt.items():
+            if name not in seen and any(isinstance(link, list) and link and str(link[0]) == source for link in node["inputs"].values()):
+                if (rate := _rate_of(node)) is not None:
+                    return rate
+                seen.add(name)
+                behind.append(name)
+    return None
+
+
+def _rate_of(node: Mapping[str, Any]) -> Fraction | None:
+    """That a node gives its video, where it is one that does and no link decides."""
+    rate = node.get("inputs", {}).get(RATES.get(node.get("class_type", ""), ""))
+    return Fraction(rate).limit_denominator(1001) if isinstance(rate, int | float) and rate > 0 else None
+
+
 def _rate_into(prompt: Prompt, node: Mapping[str, Any]) -> Fraction | None:
     node = _source(prompt, node, "video")
     name, inputs = node.get("class_type"), node.get("inputs", {})
-    if name in RATES:
-        rate = inputs.get(RATES[name])
-        return Fraction(rate).limit_denominator(1001) if isinstance(rate, int | float) else None
     if name not in PASSED_ON:
-        return None
+        return _rate_of(node)
     before, times = _rate_into(prompt, node), _times(prompt, inputs) if name == "Wan22Interpolate" and not _has_picture(prompt) else 1
     return None if before is None or times is None else before * times
 

@@ -111,7 +111,8 @@ def service(request: pytest.FixtureRequest, web: Web, new_base: Callable[[], Pat
     if not is_gateway:
         (base / "user" / "__wan22").mkdir()
         (base / "user" / "__wan22" / "api.json").write_text(json.dumps(settings), encoding="utf-8")
-    with Gateway(base, settings) if is_gateway else OneComfyUI(base, PORTABLE_ATTENTION) as running:
+    previews = ("--preview-method", "auto")
+    with Gateway(base, settings, *previews) if is_gateway else OneComfyUI(base, PORTABLE_ATTENTION, *previews) as running:
         yield running
 
 

@@ -1,5 +1,7 @@
 """The endpoint as a service with keys: who may do what, what it fetches and tells, and what it never says."""
 
+import base64
+import io
 import json
 import time
 import urllib.request
@@ -9,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from PIL import Image
 
 import tiny_weights
 import videos
@@ -192,6 +195,16 @@ def test_a_stream_that_waits_says_that_it_lives(busy: Any, alice: Customer, serv
     request = urllib.request.Request(f"{service.url}{REQUESTS}/{waiting}/status/stream", headers={"Authorization": f"Key {ALICE}"})
     with urllib.request.urlopen(request, timeout=30) as events:
         assert next(line for line in events if line.startswith(b":")) and not events.closed
+
+
+def test_a_stream_shows_the_clip_to_who_asks(alice: Customer, service: ApiServer, fresh: dict[str, Any]) -> None:
+    job = alice.submit({**fresh, "num_inference_steps": 8})
+    request = urllib.request.Request(f"{service.url}{REQUESTS}/{job}/status/stream?preview=1", headers={"Authorization": f"Key {ALICE}"})
+    with urllib.request.urlopen(request, timeout=300) as events:
+        states = [json.loads(line.removeprefix(b"data: ")) for line in events if line.startswith(b"data: ")]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(state["preview"].partition(",")[2]))) for state in states if "preview" in state]
+    assert pictures and states[-1]["status"] == "COMPLETED"
+    assert all((picture.format, picture.n_frames) == ("WEBP", 5) for picture in pictures)
 
 
 def test_loras_are_downloaded_once_and_named_like_local_ones(alice: Customer, web: Web, service: ApiServer, fresh: dict[str, Any]) -> None:

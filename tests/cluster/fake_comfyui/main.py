@@ -29,6 +29,7 @@ from nodes.api.version import pack_version  # noqa: E402
 SECONDS = re.compile(r"takes ([\d.]+)")
 LORAS = ["style.safetensors", "folder/motion.safetensors"]
 STEPS = 10
+PICTURE = "data:image/webp;base64"
 
 
 def video(request: TextToVideoInput, seed: int) -> bytes:
@@ -62,6 +63,7 @@ class Fake:
                 for step in range(STEPS):
                     await asyncio.sleep((float(match[1]) if match else 0.05) / STEPS)
                     job.say(f"Sampler: {step + 1} of {STEPS}")
+                    job.show(f"{PICTURE},{step}")
                     if "kills" in request.prompt:
                         os._exit(9)
                 job.complete(await self.answer(job, request, base_url))
