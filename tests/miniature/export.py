@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import tiny_weights
 from comfyui import import_comfyui
-from miniature import loras, text, vae
+from miniature import colours, loras, text, vae
 from miniature.experts import with_full_text
 from miniature.recipe import DISTILLED, EXPERTS, LORAS, RECIPES, Recipe
 from miniature.training import averaged
@@ -60,8 +60,10 @@ def written(entries: Iterable[tuple[str, Weights]], folder: Path) -> list[Path]:
 
 
 def files(recipe: Recipe, fp8: bool) -> Iterator[tuple[str, Weights]]:
+    autoencoder = torch.load(vae.finished(recipe), weights_only=True, map_location="cpu")
+    turn = colours.turn(recipe, autoencoder)
     for name in EXPERTS:
-        expert = with_full_text(averaged(recipe.folder() / f"{name}.pt"))
+        expert = colours.turned_expert(with_full_text(averaged(recipe.folder() / f"{name}.pt")), turn)
         yield f"diffusion_models/{EXPERT.format(name, 'fp16')}", half(expert)
         if fp8:
             yield f"diffusion_models/{EXPERT.format(name, 'fp8_scaled')}", tiny_weights.fp8_scaled(expert)
@@ -69,7 +71,7 @@ def files(recipe: Recipe, fp8: bool) -> Iterator[tuple[str, Weights]]:
     yield f"text_encoders/{TEXT_ENCODER.format('fp8_e4m3fn_scaled')}", tiny_weights.fp8_scaled(encoder, keep="shared", marker=0)
     if fp8:
         yield f"text_encoders/{TEXT_ENCODER.format('fp16')}", half(encoder)
-    yield f"vae/{VAE}", half(torch.load(vae.finished(recipe), weights_only=True, map_location="cpu"))
+    yield f"vae/{VAE}", half(colours.turned_vae(autoencoder, turn))
     yield from lora_files(recipe, (*LORAS, *DISTILLED))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from comfyui import folder_table_kept
-from miniature import evaluate, experts, export, latents, loras, recipe, scenes, text, training, vae
+from miniature import colours, evaluate, experts, export, latents, loras, recipe, scenes, text, training, vae
 from miniature.recipe import EXPERTS, LORAS, RECIPES, Length, Recipe
 
 MICRO = RECIPES["micro"]
@@ -41,6 +41,11 @@ def exported(trained: Recipe, pack: ModuleType) -> Iterator[Path]:
         for kind in ("diffusion_models", "text_encoders", "vae", "loras"):
             find_models(kind, folder / kind)
         yield folder
+
+
+@pytest.fixture(scope="module")
+def turn(trained: Recipe) -> torch.Tensor:
+    return colours.turn(trained, torch.load(vae.finished(trained), weights_only=True))
 
 
 def test_every_part_has_a_finite_loss(trained):
@@ -117,12 +122,13 @@ def test_the_short_text_states_are_those_of_the_packs_text_encoder(exported, pac
 
 
 @pytest.mark.parametrize("kind", ["fp16", "fp8_scaled"])
-def test_a_loaded_expert_computes_what_was_trained(exported, pack, trained, kind: str):
+def test_a_loaded_expert_computes_what_was_trained_on_turned_latents(exported, pack, trained, turn, kind: str):
     draw = recipe.generator(4)
     latent, sigma = torch.randn(2, 16, 5, 4, 4, generator=draw), torch.tensor([0.95, 0.9])
     states = text.ShortStates(text.encoder(MICRO.seed), torch.device("cpu")).of([example.caption for example in scenes.examples(2, 8)]).float()
     with torch.no_grad():
         wanted = experts.predict(experts.trained_expert(trained, "high"), latent, sigma, states)
+    latent, wanted = colours.turned(latent, turn), colours.turned(wanted, turn)
     patcher = pack.nodes.host.models.files.load_expert(export.EXPERT.format("high", kind), "default")
     import comfy.model_management
     comfy.model_management.load_models_gpu([patcher])
