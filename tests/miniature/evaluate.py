@@ -223,6 +223,15 @@ class Miniature:
         return (decoded.clamp(0, 1) * 255).round().byte().reshape(len(latents), FRAMES, SIZE, SIZE, 3)
 
 
+    def previewed(self, latents: torch.Tensor) -> torch.Tensor:
+        """Previews (N, T, H/8, W/8, 3) in 0..1, as the sampler makes them, of sampled latents (N, 16, T, H/8, W/8)."""
+        import latent_preview
+        wan = self.experts["high"].model.latent_format
+        previewer = latent_preview.Latent2RGBPreviewer(wan.latent_rgb_factors, wan.latent_rgb_factors_bias)
+        made = self.pack.nodes.host.sampling.previews.by_colour_factors
+        return torch.stack([made(latent[None], previewer) for latent in wan.process_in(latents)])
+
+
 def with_magcache(pair: tuple[Any, Any], setting: Setting) -> tuple[Any, Any]:
     skipped = magcache.planned(setting.schedule(), setting.boundary)
     return magcache.cached(pair[0], skipped), magcache.cached(pair[1], skipped)

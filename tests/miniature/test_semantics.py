@@ -3,6 +3,7 @@
 The whole evaluation, 256 prompts and every setting: python dev.py miniature evaluate.
 """
 
+import colorsys
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import torch
 
 import videos
 from comfyui import ROOT, folder_table_kept
-from miniature import evaluate, export, motion
+from miniature import colours, evaluate, export, motion
 from miniature.acceleration import distance_of_each
 from miniature.evaluate import DEFAULT, FRAMED, NONE, REVERSED, STRIPED, Scores, Setting
 from miniature.judge import judge
@@ -33,10 +34,13 @@ class Drawn:
 
     def __init__(self, miniature: evaluate.Miniature) -> None:
         self.miniature = miniature
-        self.latents, self.scores = cache(miniature.latents), cache(self._scores)
+        self.latents, self.clips, self.scores = cache(miniature.latents), cache(self._clips), cache(self._scores)
+
+    def _clips(self, setting: Setting, count: int) -> torch.Tensor:
+        return self.miniature.decoded(self.latents(setting, count))
 
     def _scores(self, setting: Setting, style: Style, count: int = PROMPTS) -> Scores:
-        return evaluate.scores(self.miniature.chosen[:count], self.miniature.decoded(self.latents(setting, count)), style)
+        return evaluate.scores(self.miniature.chosen[:count], self.clips(setting, count), style)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,26 @@ def test_colour_shape_and_motion_are_those_of_the_prompt(drawn: Drawn):
     assert right["colour"] >= 0.9
     assert right["shape"] >= 0.75
     assert right["direction"] >= 0.85
+
+
+def test_previews_show_the_colours_of_the_clips(drawn: Drawn):
+    """But for the bias, which lights up the background."""
+    true = colours.small(drawn.clips(DEFAULT, PROMPTS).float() / 255)
+    shown = drawn.miniature.previewed(drawn.latents(DEFAULT, PROMPTS))
+    for example, clip, preview in zip(drawn.miniature.chosen, true.flatten(1, 3), shown.flatten(1, 3), strict=True):
+        away = (clip - clip.median(dim=0).values).norm(dim=-1)
+        shape, background = away > 0.75 * away.max(), away < 0.1
+        contrast, seen = (pixels[shape].mean(dim=0) - pixels[background].mean(dim=0) for pixels in (clip, preview))
+        assert torch.cosine_similarity(contrast, seen, dim=0) > 0.75
+        if example.scene.colour != "white":
+            assert between_hues(clip[shape].mean(dim=0), preview[shape].mean(dim=0)) < 30
+    assert (shown - true).norm(dim=-1).mean() < 0.4
+
+
+def between_hues(*colours: torch.Tensor) -> float:
+    """Degrees from one colour (3,) in 0..1 to another around the circle."""
+    one, other = (colorsys.rgb_to_hsv(*colour.tolist())[0] for colour in colours)
+    return 360 * min(abs(one - other), 1 - abs(one - other))
 
 
 def test_the_default_is_nearer_to_none_than_magcache_with_fewer_calls(drawn: Drawn):
