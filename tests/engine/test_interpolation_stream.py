@@ -10,6 +10,7 @@ import torch
 import interpolation_oracles as oracles
 from engine.interpolation.checkpoints import detect
 from engine.interpolation.film import Film, FilmShape
+from engine.interpolation.flow import OpticalFlow
 from engine.interpolation.scenes import similarity
 from engine.interpolation.stream import Interpolator, Network, interpolate
 from engine.interpolation.warp import Warped
@@ -158,7 +159,7 @@ def test_similarity_is_1_for_equal_and_low_for_unrelated_pictures() -> None:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 45), (61, 100)])
-@pytest.mark.parametrize("network", [film, rife])
+@pytest.mark.parametrize("network", [film, rife, OpticalFlow])
 @pytest.mark.parametrize("new_frames", [1, 2, 3])
 def test_any_size_from_32x32_up(size: tuple[int, int], network: Any, new_frames: int) -> None:
     clip = torch.rand(2, *size, 3)

@@ -17,7 +17,7 @@ SCENE_CUT = 0.5  # FACTS.md: found 10 of 10 cuts, none in 30 other pairs
 
 
 class Network(Protocol):
-    """What RIFE and FILM have in common."""
+    """What RIFE, FILM and optical flow have in common."""
 
     multiple: int  # both sides of an image must be multiples of it, in pixels
     recursive: frozenset[int]  # numbers of new frames that are reached by halving again and again
