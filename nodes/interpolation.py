@@ -16,11 +16,12 @@ class Wan22InterpolatorLoader(io.ComfyNode):
             node_id="Wan22InterpolatorLoader",
             display_name="Wan 2.2 Interpolator Loader",
             category=CATEGORY,
-            **found_by("RIFE", "FILM", "load frame interpolation model"),
-            description="Loads a RIFE (4.0 to 4.26, also lite and heavy) or FILM network, in any file format that is around.",
+            **found_by("RIFE", "FILM", "optical flow", "load frame interpolation model"),
+            description="Loads a RIFE (4.0 to 4.26, also lite and heavy) or FILM network, in any file format that is around, or takes optical flow, "
+                        "which needs no file.",
             inputs=[io.Combo.Input("model", options=interpolation.interpolator_names(),
-                                   tooltip="A file in models/frame_interpolation; film and rife take the one that is there, none makes no frames. "
-                                           "RIFE is fast; FILM is slow and good at large motion. Download: "
+                                   tooltip="A file in models/frame_interpolation; film and rife take the one that is there, flow needs none, none "
+                                           "makes no frames. RIFE is fast; FILM is slow and good at large motion; flow runs on the CPU. Download: "
                                            "huggingface.co/Comfy-Org/frame_interpolation")],
             outputs=[InterpolatorModel.Output("interpolator", display_name="interpolator")],
         )

@@ -221,9 +221,19 @@ def test_a_file_of_another_name_is_taken_and_a_missing_one_named(host: Any, mode
         (renamed if renamed.exists() else away).rename(folder / tiny_weights.FILM)
 
 
-def test_none_needs_no_file_and_makes_no_frames(server: ComfyUI, small_prompt: Build) -> None:
-    (path,) = server.saved_videos(server.run(small_prompt(model="none", num_interpolated_frames=1)))
-    assert videos.facts(path).frames == 17
+@pytest.mark.parametrize(("choice", "frames"), [("none", 17), ("flow", 33)])
+def test_what_needs_no_file(server: ComfyUI, host: Any, small_prompt: Build, choice: str, frames: int) -> None:
+    assert host.file_chosen_by(choice) == ""
+    (path,) = server.saved_videos(server.run(small_prompt(model=choice, num_interpolated_frames=1, width=64, height=64)))
+    assert videos.facts(path).frames == frames
+
+
+def test_flow_gives_what_a_network_with_weights_gives(host: Any, scene: Any) -> None:
+    made = host.interpolated(scene, host.load_interpolator("flow"), 2, True, 0.5)
+    components = made.get_components()
+    assert (made.get_frame_rate(), made.get_frame_count(), len(components.images)) == (15, 13, 13)
+    assert torch.equal(components.images[::3], scene.get_components().images)
+    assert torch.equal(components.audio["waveform"], scene.get_components().audio["waveform"])
 
 
 def test_the_weights_written_for_tests_are_the_published_file(models: Path) -> None:

@@ -56,8 +56,10 @@ def test_the_rate_is_planned_as_far_as_the_prompt_says_it(pack: ModuleType, chan
     assert rate_of(pack, graph(**changes)) == rate
 
 
-def test_without_a_network_nothing_is_multiplied_and_core_says_its_rate(pack: ModuleType) -> None:
+def test_only_without_a_network_nothing_is_multiplied_and_core_says_its_rate(pack: ModuleType) -> None:
     prompt = graph()
+    prompt["loader"]["inputs"]["model"] = "flow"
+    assert rate_of(pack, prompt) == 300
     prompt["loader"]["inputs"]["model"] = "none"
     assert rate_of(pack, prompt) == 60
     prompt["check"]["inputs"]["video"] = ["core", 0]

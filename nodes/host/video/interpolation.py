@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import comfy.model_management
 import comfy.model_patcher
@@ -18,6 +18,7 @@ from ...engine.choices import check_range
 from ...engine.frames import FrameStream
 from ...engine.interpolation.archives import read
 from ...engine.interpolation.checkpoints import FAMILIES, detect
+from ...engine.interpolation.flow import OpticalFlow
 from ...engine.interpolation.stream import MOST_NEW_FRAMES, Interpolator, interpolate, total_frames
 from ...engine.model_files import SAFETENSORS
 from ...engine.packages import opencv
@@ -27,18 +28,20 @@ from .lazy import following, stream_of
 
 FOLDER = "frame_interpolation"
 OFFICIAL = {family.name.lower(): family.official for family in FAMILIES}
-NONE = "none"
+FLOW, NONE = "flow", "none"
+
+AnyInterpolator: TypeAlias = "Model | OpticalFlow"
 
 
 def interpolator_names() -> list[str]:
-    """The files in models/frame_interpolation, and the hosted endpoint's choices, which take the file that is there.
+    """The files in models/frame_interpolation, the hosted endpoint's choices, which take the file that is there, and what needs no file.
 
     Newer ComfyUI versions know that folder, and 0.3.75 is told of it.
     """
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     places, extensions = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (places, extensions or folder_paths.supported_pt_extensions)
-    return [*model_names(FOLDER), *OFFICIAL, NONE]
+    return [*model_names(FOLDER), *OFFICIAL, FLOW, NONE]
 
 
 def interpolator_path(name: str) -> Path:
@@ -52,26 +55,31 @@ def interpolator_path(name: str) -> Path:
 
 
 def file_chosen_by(name: str) -> str:
-    """The path of the file that a name stands for now, empty for none: another file is another network."""
-    return "" if name == NONE else str(interpolator_path(name))
+    """The path of the file that a name stands for now, empty where it needs none: another file is another network."""
+    return "" if name in (FLOW, NONE) else str(interpolator_path(name))
 
 
 def check_interpolator_choice(name: str) -> None:
-    """ValueError unless it is "none", or the file is there and holds a network of a known family; and OpenCV, which finds scene cuts, is there."""
+    """ValueError unless it is "none", or OpenCV, which finds scene cuts, is there, and for all but "flow" a file with a network of a known family."""
     if name == NONE:
         return
     opencv()
+    if name == FLOW:
+        return
     path = interpolator_path(name)
     header_only = path.suffix.lower() in SAFETENSORS
     detect({key: torch.empty(shape, device="meta") for key, shape in safetensors_shapes(path).items()} if header_only else read(path))
 
 
-def load_interpolator(name: str) -> "Model | None":
-    """The network as a ModelPatcher, in fp16 where ComfyUI says that the GPU is good at it, else in float32; None for "none"."""
+def load_interpolator(name: str) -> "AnyInterpolator | None":
+    """The network as a ModelPatcher, in fp16 where ComfyUI says that the GPU is good at it, else in float32; "flow" as it is, for ComfyUI has no
+    weights to manage; None for "none"."""
+    if name == FLOW:
+        return OpticalFlow()
     return None if name == NONE else _patcher(read(interpolator_path(name)))
 
 
-def interpolated(video: Input.Video, interpolator: "Model | None", new_frames: int, adjust_rate: bool, scene_cut: float) -> Input.Video:
+def interpolated(video: Input.Video, interpolator: "AnyInterpolator | None", new_frames: int, adjust_rate: bool, scene_cut: float) -> Input.Video:
     """VIDEO with `new_frames` frames between each two, at a rate that keeps its duration or, without `adjust_rate`, in slow motion.
 
     `interpolator` may come from core's loader as well; without one the video passes through, and so does a picture, or a batch of them.
@@ -84,12 +92,17 @@ def interpolated(video: Input.Video, interpolator: "Model | None", new_frames: i
     source = stream_of(video)
     if set(source.lengths) == {1}:
         return video
-    ours = isinstance(interpolator.model, tuple(family.network for family in FAMILIES))
-    model = interpolator if ours else _patcher(interpolator.model.state_dict())
+    network = interpolator if isinstance(interpolator, OpticalFlow) else _ours(interpolator)
     *seams, count = accumulate(total_frames(length, new_frames) for length in source.lengths)
     stream = replace(source, count=count, rate=source.rate * (new_frames + 1) if adjust_rate else source.rate,
-                     pull=lambda: _pulled(source, model, new_frames, scene_cut), seams=tuple(seams))
+                     pull=lambda: _pulled(source, network, new_frames, scene_cut), seams=tuple(seams))
     return following(video, stream)
+
+
+def _ours(model: Model) -> Model:
+    """Core's loader has networks of its own, and the same weights in them."""
+    ours = isinstance(model.model, tuple(family.network for family in FAMILIES))
+    return model if ours else _patcher(model.model.state_dict())
 
 
 def _patcher(weights: dict[str, torch.Tensor]) -> Model:
@@ -100,11 +113,17 @@ def _patcher(weights: dict[str, torch.Tensor]) -> Model:
     return make(network, load_device=device, offload_device=comfy.model_management.unet_offload_device())
 
 
-def _pulled(source: FrameStream, model: Model, new_frames: int, scene_cut: float) -> Iterator[torch.Tensor]:
-    network = ManagedNetwork(model, source)
-    engine = Interpolator(network, model.load_device, network.dtype, network.moments_that_fit(new_frames), is_out_of_memory)
+def _pulled(source: FrameStream, network: AnyInterpolator, new_frames: int, scene_cut: float) -> Iterator[torch.Tensor]:
+    engine = _engine(source, network, new_frames)
     for clip in source.clips():  # nothing is put between two videos of a batch
         yield from interpolate(clip.pull(), new_frames, engine, scene_cut or None, _stop_if_interrupted)
+
+
+def _engine(source: FrameStream, network: AnyInterpolator, new_frames: int) -> Interpolator:
+    if isinstance(network, OpticalFlow):
+        return Interpolator(network, torch.device("cpu"), timestep_batch=1)
+    managed = ManagedNetwork(network, source)
+    return Interpolator(managed, network.load_device, managed.dtype, managed.moments_that_fit(new_frames), is_out_of_memory)
 
 
 class ManagedNetwork:
