@@ -13,7 +13,7 @@ import folder_paths
 import torch
 from comfy_api.latest import Input
 
-from ...engine.checkpoints import safetensors_shapes
+from ...engine.checkpoints import CheckpointError, safetensors_shapes
 from ...engine.choices import check_range
 from ...engine.frames import FrameStream
 from ...engine.interpolation.archives import read
@@ -66,7 +66,10 @@ def check_interpolator_choice(name: str) -> None:
     opencv()
     if name == FLOW:
         return
-    path = interpolator_path(name)
+    try:
+        path = interpolator_path(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Or choose {FLOW} in Wan 2.2 Interpolator Loader, which needs no file.") from error
     header_only = path.suffix.lower() in SAFETENSORS
     detect({key: torch.empty(shape, device="meta") for key, shape in safetensors_shapes(path).items()} if header_only else read(path))
 
