@@ -1,7 +1,7 @@
 // Wan 2.2 Sampler shows its clip while it is made: a small looping picture, which the server sends after each step to the page that runs the prompt.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { showOnSubgraph } from "./subgraph_preview.js";
+import { showInSubgraph } from "./subgraph_preview.js";
 import "./schedule.js"; // whose picture stands above the clip: widgets come in the order in which extensions are registered
 
 const EVENT = "wan22.preview";
@@ -9,23 +9,6 @@ const HEIGHT = 200; // pixels of the picture on the node, at most
 const GAP = 6; // pixels below it
 /** @type {WeakMap<FrontEnd.Node, HTMLImageElement>} */
 const pictures = new WeakMap(); // of each node that shows a clip
-
-/**
- * The node that runs: "5:9" is node 9 in the subgraph that node 5 stands for.
- * @param {string} id
- * @returns {FrontEnd.Node | undefined}
- */
-function nodeAtWork(id) {
-  /** @type {FrontEnd.Graph | FrontEnd.Subgraph | undefined} */
-  let graph = app.rootGraph ?? app.graph;
-  /** @type {FrontEnd.Node | undefined} */
-  let node;
-  for (const part of id.split(":")) {
-    node = /** @type {FrontEnd.Node | null | undefined} */ (graph?.getNodeById(Number(part))) ?? undefined;
-    graph = node?.subgraph;
-  }
-  return node;
-}
 
 /** @param {FrontEnd.NewNode} node */
 function addPicture(node) {
@@ -47,9 +30,8 @@ function addPicture(node) {
 /** @param {Event} event */
 function show(event) {
   const { node: id, prompt, image } = /** @type {CustomEvent<{ node: string, prompt: string, image: string }>} */ (event).detail;
-  const around = id.split(":").slice(0, -1).join(":");
-  if (around) void showOnSubgraph(around, prompt, image);
-  const node = nodeAtWork(id);
+  if (id.includes(":")) return showInSubgraph(id, prompt, image);
+  const node = /** @type {FrontEnd.Node | null | undefined} */ ((app.rootGraph ?? app.graph).getNodeById(Number(id)));
   const picture = node && pictures.get(node);
   if (!picture) return;
   const first = !picture.src;
