@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes import schedule
 from .nodes.api.local import registration
+from .nodes.contact_sheet import Wan22ContactSheet
 from .nodes.decode import Wan22Decode
 from .nodes.experts import Wan22ExpertLoader
 from .nodes.interpolation import Wan22Interpolate, Wan22InterpolatorLoader
@@ -40,6 +41,7 @@ class Wan22Extension(ComfyExtension):
             Wan22CheckVideo,
             Wan22InterpolatorLoader,
             Wan22Interpolate,
+            Wan22ContactSheet,
             Wan22SaveVideo,
         ]
 

@@ -11,7 +11,7 @@ from comfyui import PACK_FOLDER, ROOT, ComfyUI
 
 NODES = ["Wan22ExpandPrompt", "Wan22CheckPrompt", "Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22ExpertLoader", "Wan22LoRA", "Wan22LoRAStack",
          "Wan22SaveLoRAStack", "Wan22ApplyLoRAs", "Wan22EmptyLatent", "Wan22Sampler", "Wan22Guider", "Wan22Sigmas", "Wan22Solver", "Wan22Decode",
-         "Wan22CheckVideo", "Wan22InterpolatorLoader", "Wan22Interpolate", "Wan22SaveVideo"]
+         "Wan22CheckVideo", "Wan22InterpolatorLoader", "Wan22Interpolate", "Wan22ContactSheet", "Wan22SaveVideo"]
 TROUBLE = re.compile(r"error|traceback|cannot import|import failed|warning", re.IGNORECASE)
 
 

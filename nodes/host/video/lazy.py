@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,6 +119,12 @@ def watched(clip: Iterator[Chunk], count: int) -> Iterator[Chunk]:
         progress.update_absolute(done, max(done, count))
     if done == 0:
         raise ValueError("the video has no frames; connect one that has.")
+
+
+def watched_stream(video: Input.Video) -> FrameStream:
+    """The frames of any VIDEO, with progress and interruption."""
+    stream = stream_of(video)
+    return replace(stream, pull=lambda: watched(stream.pull(), stream.count))
 
 
 def levels(stream: FrameStream, video: VideoFormat) -> Iterator[np.ndarray]:

@@ -1,0 +1,1 @@
+"""Contact sheets: frames of several videos on one picture, numbered and captioned."""
