@@ -186,9 +186,9 @@ class ComfyUI(Server):
         return self.wait(self.queue(prompt, workflow))["outputs"]
 
     def saved_videos(self, outputs: dict[str, Any]) -> list[Path]:
-        """Paths of the videos that the nodes of a finished prompt show."""
+        """Paths of the videos that the nodes of a finished prompt show; still pictures are none."""
         return [self.base / shown["type"] / shown["subfolder"] / shown["filename"]
-                for output in outputs.values() for shown in output.get("images", [])]
+                for output in outputs.values() if any(output.get("animated", [])) for shown in output["images"]]
 
     def events(self) -> Generator[tuple[str, dict[str, Any]], None, None]:
         """Messages of the websocket as (type, data), from the moment this is called; ends when the caller stops reading. Previews are left out."""

@@ -21,15 +21,16 @@ WIDGETS = {"prompt": "", **{name: value for name, value in DEFAULTS.items() if n
 SMALL: dict[str, Any] = {"resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "length": 17, "steps": 2, "enabled": True,
          "when_unsafe": "blur"}
 FILM_RUNS = "text_to_video"
+DRAFTS_ARE_SMALLER = "draft_then_refine"
 FEW: dict[str, Any] = {"num_frames": 5}  # for FILM, which takes twenty times as long as RIFE
 ONE_AND_ONE: dict[str, Any] = {"model": "rife", "opening_steps": 1, "first_step": 2}  # of two steps one is the high-noise expert's
-CHANGES = {FILM_RUNS: FEW, "lightning_with_motion": ONE_AND_ONE}
-FRAMES = {"core_template_mix": 17, "modular": 17, FILM_RUNS: 9}  # the first two do not interpolate
+CHANGES = {FILM_RUNS: FEW, "lightning_with_motion": ONE_AND_ONE, DRAFTS_ARE_SMALLER: {"length": 1}}
+FRAMES = {"core_template_mix": 17, DRAFTS_ARE_SMALLER: 17, "modular": 17, FILM_RUNS: 9}  # the first three do not interpolate
 
 
 def test_there_are_workflows() -> None:
-    assert [path.stem for path in FILES] == ["core_template_mix", "expand_and_check", "full", "lightning_4_steps", "lightning_with_motion",
-                                             "lora_pair", "modular", "text_to_video"]
+    assert [path.stem for path in FILES] == ["core_template_mix", "draft_then_refine", "expand_and_check", "full", "lightning_4_steps",
+                                             "lightning_with_motion", "lora_pair", "modular", "text_to_video"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -90,7 +91,7 @@ def exit_statuses(server: ComfyUI, object_info: dict[str, Any], helper_models: N
     info.write_text(json.dumps(server.object_info()), encoding="utf-8")  # with the helpers among the choices
     prompts = {"blueprint": Blueprint.read(BLUEPRINT).prompt({}, [], 0, "video/Wan22")}
     for path in FILES:
-        prompts[path.stem] = workflows.to_prompt(workflows.shipped(path.stem), object_info)
+        prompts[path.stem] = workflows.to_prompt(workflows.unmuted(workflows.shipped(path.stem)), object_info)
         prompts[f"{path.stem} without its width"] = without_width(prompts[path.stem])
     commands = []
     for name, prompt in prompts.items():
@@ -121,10 +122,12 @@ def test_comfy_workflow_validate_takes_the_blueprint_as_a_prompt(exit_statuses: 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_workflow_runs_with_everything_in_it_switched_on(path: Path, server: ComfyUI, object_info: dict[str, Any], helper_models: None) -> None:
-    prompt = workflows.to_prompt(workflows.shipped(path.stem), object_info)
+    prompt = workflows.to_prompt(workflows.unmuted(workflows.shipped(path.stem)), object_info)
     changes = SMALL | CHANGES.get(path.stem, {"model": "rife"})
     for node in prompt.values():
         node["inputs"].update({name: value for name, value in changes.items() if name in node["inputs"]})
+        if path.stem == DRAFTS_ARE_SMALLER and node["class_type"] == "Wan22EmptyLatent":
+            node["inputs"].update(width=32, height=32)
         if node["class_type"] == "CLIPLoader":  # core's loader knows UMT5-XXL alone
             node.update(class_type="Wan22TextEncoderLoader", inputs={"text_encoder": node["inputs"]["clip_name"], "device": "default"})
     (video,) = server.saved_videos(server.run(prompt))

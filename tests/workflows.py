@@ -10,6 +10,7 @@ Workflow = dict[str, Any]
 SHIPPED = ROOT / "workflows"
 AFTER_GENERATE = ("fixed", "increment", "decrement", "randomize")
 DRAWN_ONLY = ("Note", "MarkdownNote")
+MUTED = 2  # a node's mode
 
 
 def shipped(name: str) -> Workflow:
@@ -24,7 +25,12 @@ def to_prompt(workflow: Workflow, object_info: dict[str, Any]) -> Prompt:
     """What the front end sends for this workflow: linked inputs as [node, slot], widget values by name."""
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     return {str(node["id"]): {"class_type": node["type"], "inputs": _inputs(node, object_info[node["type"]], sources)}
-            for node in workflow["nodes"] if node["type"] not in DRAWN_ONLY}
+            for node in workflow["nodes"] if node["type"] not in DRAWN_ONLY and node["mode"] != MUTED}
+
+
+def unmuted(workflow: Workflow) -> Workflow:
+    """The workflow with every node switched on."""
+    return {**workflow, "nodes": [{**node, "mode": 0} for node in workflow["nodes"]]}
 
 
 def _inputs(node: dict[str, Any], info: dict[str, Any], sources: dict[int, list[Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.contact_sheet import lettering
@@ -34,6 +34,7 @@ def cells(picture: np.ndarray, layout: Layout, clip: int) -> list[int]:
     return [int(picture[top + layout.cell_height // 2, left + layout.cell_width // 2, 0]) for left, top in places]
 
 
+@settings(deadline=None, max_examples=30)
 @given(clips=st.lists(st.integers(1, 12), min_size=1, max_size=4), columns=st.integers(1, 5), rows=st.integers(1, 3))
 def test_each_clip_is_shown_from_its_first_to_its_last_frame_in_even_steps(clips: list[int], columns: int, rows: int) -> None:
     sheet, stream = replace(PLAIN, columns=columns, rows=rows), video(clips)
