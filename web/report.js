@@ -8,21 +8,25 @@ const TALKERS = ["Wan22ApplyLoRAs", "Wan22CheckPrompt", "Wan22CheckVideo", "Wan2
   "Wan22SaveLoRAStack", "Wan22SaveVideo"];
 const WIDTH = 360; // of a new node with much to say
 const WIDE = ["Wan22ApplyLoRAs", "Wan22CheckVideo", "Wan22LoRAStack", "Wan22Sampler", "Wan22SaveLoRAStack"];
-const LINE = 16, CHARACTER = 5.8, SIDES = 52, ABOVE_AND_BELOW = 16; // pixels of the box and its letters
-const MAX_LINES = 11; // then the box scrolls
-const STYLE = `display: none; box-sizing: border-box; width: 100%; max-height: ${MAX_LINES * LINE + ABOVE_AND_BELOW}px; padding: 6px 8px;
+const HIGHEST = 188; // pixels, 11 lines: then the box scrolls
+const STYLE = `display: none; box-sizing: border-box; width: 100%; max-height: ${HIGHEST}px; padding: 6px 8px;
   overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text; border-radius: 6px;
-  background: var(--comfy-input-bg); color: var(--input-text); font: 11px/${LINE}px sans-serif`;
+  background: var(--comfy-input-bg); color: var(--input-text); font: 11px/16px sans-serif`;
+const MARGIN = 10; // pixels that the classic canvas leaves free on each side of an element
 
 /**
+ * How high the box is where it has this width: by a copy, for the box itself may be off the page, or held to the height that this gives.
  * @param {string} text
  * @param {number} width
  */
-function heightOf(text, width) {
-  if (!text) return 0;
-  const columns = Math.max(1, Math.floor((width - SIDES) / CHARACTER));
-  const lines = text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / columns)), 0);
-  return Math.min(lines, MAX_LINES) * LINE + ABOVE_AND_BELOW;
+function heightAt(text, width) {
+  const copy = document.createElement("div");
+  copy.textContent = text;
+  copy.style.cssText = `${STYLE}; display: block; position: absolute; visibility: hidden; width: ${width}px`;
+  document.body.append(copy);
+  const height = copy.offsetHeight;
+  copy.remove();
+  return height;
 }
 
 /** @param {FrontEnd.NewNode} node */
@@ -30,10 +34,16 @@ function addReport(node) {
   const element = document.createElement("div");
   element.className = "wan22-report";
   element.style.cssText = STYLE;
-  const height = () => heightOf(element.textContent, node.size[0]);
+  let [width, measured] = [0, 0];
+  const height = () => {
+    if (!element.textContent) return 0;
+    if (width !== node.size[0]) [width, measured] = [node.size[0], heightAt(element.textContent, node.size[0] - 2 * MARGIN)];
+    return measured + 2 * MARGIN;
+  };
   /** @param {string} [text] */
   const say = (text) => {
     element.textContent = text ?? "";
+    width = 0;
     element.style.display = text ? "block" : "none";
     node.setDirtyCanvas(true, true);
   };

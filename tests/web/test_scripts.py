@@ -24,7 +24,7 @@ MISTYPED = {
     "a value without a type": ("report.js", "  /** @param {string} [text] */\n", "", "TS7006"),
 }
 MISWRITTEN = {
-    "a name that nothing has": ("report.js", "document.createElement", "documents.createElement", "no-undef"),
+    "a name that nothing has": ("report.js", "document.body", "documents.body", "no-undef"),
     "a name that nobody uses": ("schedule.js", "const GAP", "const PAG = 1\nconst GAP", "no-unused-vars"),
 }
 
