@@ -45,7 +45,7 @@ class Wan22ExpertLoader(io.ComfyNode):
     @classmethod
     def execute(cls, high_noise_model: str, low_noise_model: str, weight_dtype: str, low_device: str = files.DEFAULT) -> io.NodeOutput:
         files.check_expert_files(high_noise_model, low_noise_model, weight_dtype)
-        if warnings := files.expert_warnings(high_noise_model, low_noise_model, weight_dtype, low_device):
-            messages.report(cls.hidden.unique_id, [], warnings)
+        warnings = files.expert_warnings(high_noise_model, low_noise_model, weight_dtype, low_device)
+        shown = messages.report(cls.hidden.unique_id, [], warnings)
         high, low = (files.load_expert(name, weight_dtype) for name in messages.counted((high_noise_model, low_noise_model)))
-        return io.NodeOutput(high, files.placed(low, low_device))
+        return io.NodeOutput(high, files.placed(low, low_device), ui=shown)

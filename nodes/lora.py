@@ -78,5 +78,5 @@ class Wan22ApplyLoRAs(io.ComfyNode):
                 quantised: str = on_the_fly.ON_THE_FLY) -> io.NodeOutput:
         merged = choose("quantised", quantised, {on_the_fly.ON_THE_FLY: False, on_the_fly.MERGED: True})
         high, low, lines, warnings = loras_host.apply(high_noise, low_noise, loras or (), merged)
-        messages.report(cls.hidden.unique_id, lines or ["no LoRAs"], warnings)
-        return io.NodeOutput(high, low, "\n".join(lines))
+        shown = messages.report(cls.hidden.unique_id, lines or ["no LoRAs"], warnings)
+        return io.NodeOutput(high, low, "\n".join(lines), ui=shown)

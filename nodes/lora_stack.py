@@ -1,6 +1,6 @@
 """Stacks of LoRAs as files: one that was saved, and saving the one of a graph."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .engine.lora.routing import MAX_SCALE, LoraChoice
 from .engine.lora.stacks.names import file_named
@@ -41,8 +41,8 @@ class Wan22LoRAStack(io.ComfyNode):
     @classmethod
     def execute(cls, stack_file: str, scale: float, stack: tuple[LoraChoice, ...] = ()) -> io.NodeOutput:
         loaded = lora_stacks.load_stack(stack_file, scale)
-        messages.report(cls.hidden.unique_id, loaded.lines or ["no LoRAs"], loaded.warnings)
-        return io.NodeOutput((*(stack or ()), *loaded.choices))
+        shown = messages.report(cls.hidden.unique_id, loaded.lines or ["no LoRAs"], loaded.warnings)
+        return io.NodeOutput((*(stack or ()), *loaded.choices), ui=shown)
 
 
 class Wan22SaveLoRAStack(io.ComfyNode):
@@ -75,5 +75,4 @@ class Wan22SaveLoRAStack(io.ComfyNode):
     @classmethod
     def execute(cls, loras: tuple[LoraChoice, ...], name: str, overwrite: bool) -> io.NodeOutput:
         text = lora_stacks.save_stack(loras, name, overwrite, (cls.hidden.extra_pnginfo or {}).get("workflow"))
-        messages.report(cls.hidden.unique_id, [text], [])
-        return io.NodeOutput(ui=ui.PreviewText(text))
+        return io.NodeOutput(ui=messages.report(cls.hidden.unique_id, [text], []))

@@ -1,6 +1,6 @@
 """Prompt expansion: a short prompt becomes a rich one."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .engine.prompt.expansion import MAX_SEED
 from .host import language, messages
@@ -49,5 +49,4 @@ class Wan22ExpandPrompt(io.ComfyNode):
         if not enabled:
             return io.NodeOutput(prompt)
         expansion = language.expanded(prompt, seed, language.language_model(language_model, clip), when_it_fails)
-        messages.report(cls.hidden.unique_id, [expansion.prompt], list(expansion.notes))
-        return io.NodeOutput(expansion.prompt, ui=ui.PreviewText(expansion.prompt))
+        return io.NodeOutput(expansion.prompt, ui=messages.report(cls.hidden.unique_id, [expansion.prompt], list(expansion.notes)))

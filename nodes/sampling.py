@@ -115,8 +115,8 @@ class Wan22Sampler(io.ComfyNode):
         guidance = Guidance(guidance_scale, guidance_scale_2, opening_steps, opening_guidance)
         guider = run.guider(high_noise, low_noise, positive, negative, guidance, shift, acceleration, boundary)
         samples, plan = run.sample(guider, latent_image, seed, schedule)
-        messages.show(cls.hidden.unique_id, plan.describe())
-        return io.NodeOutput(latents.drawn_for(samples, positive), plan.describe())
+        text = plan.describe()
+        return io.NodeOutput(latents.drawn_for(samples, positive), text, ui=messages.show(cls.hidden.unique_id, text))
 
 
 class Wan22Guider(io.ComfyNode):

@@ -61,7 +61,7 @@ class Wan22SaveVideo(io.ComfyNode):
         video_format = VideoFormat(video_quality, video_write_mode, codec, container, bit_depth)
         tags = saving.metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, video)
         saved = saving.save_each(video, saving.filled_in(filename_prefix, cls.hidden.prompt), video_format, reverse_video, tags)
-        messages.report(cls.hidden.unique_id, [], list(dict.fromkeys(warning for file in saved for warning in file.warnings)))
+        told = messages.report(cls.hidden.unique_id, [], list(dict.fromkeys(warning for file in saved for warning in file.warnings)))
         shown = ui.PreviewVideo([ui.SavedResult(file.path.name, file.subfolder, io.FolderType.output) for file in saved])
         return io.NodeOutput(saving.on_disk(video, saved), "\n".join(str(file.path) for file in saved),
-                             ui={**shown.as_dict(), "prompt": [saving.prompt_of(video)]})
+                             ui={**shown.as_dict(), **told, "prompt": [saving.prompt_of(video)]})

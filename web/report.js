@@ -1,5 +1,7 @@
 // The text that ComfyUI puts on a node while it runs: the front end writes it into the widget of this name, and makes one that shows two lines,
-// or none in the Nodes 2.0 of 2025 once a widget was edited. Ours is there from the beginning and as high as what it says.
+// or none in the Nodes 2.0 of 2025 once a widget was edited. Ours is there from the beginning and as high as what it says. Of a cached node the server
+// sends no text, but after a reload of the page its history has the output of the run that made it.
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import "./preview.js"; // whose clip stands above the text
 
@@ -13,6 +15,9 @@ const STYLE = `display: none; box-sizing: border-box; width: 100%; max-height: $
   overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text; border-radius: 6px;
   background: var(--comfy-input-bg); color: var(--input-text); font: 11px/16px sans-serif`;
 const MARGIN = 10; // pixels that the classic canvas leaves free on each side of an element
+const RUNS = 16; // of the history, the last ones
+/** @type {WeakMap<FrontEnd.Node, (text: string) => void>} */
+const silent = new WeakMap(); // what says a text on each node that said none since the page was loaded
 
 /**
  * How high the box is where it has this width: by a copy, for the box itself may be off the page, or held to the height that this gives.
@@ -42,6 +47,7 @@ function addReport(node) {
   };
   /** @param {string} [text] */
   const say = (text) => {
+    if (text) silent.delete(node);
     element.textContent = text ?? "";
     width = 0;
     element.style.display = text ? "block" : "none";
@@ -56,6 +62,31 @@ function addReport(node) {
     getMaxHeight: height,
   });
   widget.serialize = false;
+  silent.set(node, say);
+}
+
+/**
+ * Says on each cached node what it said in the last run with the same inputs.
+ * @param {CustomEvent<{ nodes: string[], prompt_id: string }>} event
+ */
+async function recall({ detail: { nodes, prompt_id } }) {
+  const asking = nodes.flatMap((id) => {
+    const node = app.graph.getNodeById(Number(id));
+    const say = node ? silent.get(node) : undefined;
+    return node && say ? [{ id, say, done: silent.delete(node) }] : [];
+  });
+  if (!asking.length) return;
+  /** @type {{ queue_running: FrontEnd.Queued[] }} */
+  const { queue_running: running } = await (await api.fetchApi("/queue")).json();
+  /** @type {Record<string, FrontEnd.PastRun>} */
+  const history = await (await api.fetchApi(`/history?max_items=${RUNS}`)).json();
+  const present = running.find(([, id]) => id === prompt_id) ?? history[prompt_id]?.prompt; // which is done soon, where all is cached
+  for (const { id, say } of asking) {
+    /** @param {FrontEnd.Queued} [prompt] */
+    const inputs = (prompt) => JSON.stringify(prompt?.[2][id]?.inputs);
+    const run = Object.values(history).reverse().find(({ prompt, outputs }) => outputs[id]?.text && inputs(prompt) === inputs(present));
+    if (run) say(run.outputs[id].text?.join("\n") ?? "");
+  }
 }
 
 app.registerExtension({
@@ -64,5 +95,8 @@ app.registerExtension({
   nodeCreated(node) {
     if (TALKERS.includes(node.comfyClass ?? "")) addReport(node);
     if (WIDE.includes(node.comfyClass ?? "")) node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
+  },
+  setup() {
+    api.addEventListener("execution_cached", recall);
   },
 });

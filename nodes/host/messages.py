@@ -10,6 +10,7 @@ from server import PromptServer
 from ..engine.log import log
 
 T = TypeVar("T")
+Shown = dict[str, list[str]]  # a node's `ui` output, under the key that core's own nodes use for text
 
 
 def running_node() -> str | None:
@@ -45,18 +46,22 @@ def warn_now(text: str) -> None:
     warn(running_node(), text)
 
 
-def report(node_id: str | None, lines: list[str], warnings: list[str]) -> None:
-    """Several lines, each in the log, all on the node; warnings first."""
+def report(node_id: str | None, lines: list[str], warnings: list[str]) -> Shown:
+    """Several lines, each in the log, all on the node; warnings first. Returns what `show` does."""
     for warning in warnings:
         log.warning("%s", warning)
     for line in lines:
         log.info("%s", line)
     texts = [*(f"Warning: {warning}" for warning in warnings), *lines]
-    show(node_id, texts[0] if len(texts) == 1 else "\n".join(f"- {line}" for line in texts))  # Nodes 2.0 reads it as Markdown
+    return show(node_id, texts[0] if len(texts) == 1 else "\n".join(f"- {line}" for line in texts))  # Nodes 2.0 reads it as Markdown
 
 
-def show(node_id: str | None, text: str) -> None:
-    """Text on a node while and after it runs, in the page that runs it: a program's prompt has none, and ComfyUI would tell every page."""
+def show(node_id: str | None, text: str) -> Shown:
+    """Text on a node while and after it runs, in the page that runs it: a program's prompt has none, and ComfyUI would tell every page.
+
+    Returns it as the node's `ui` output, which ComfyUI keeps and sends again where the node is cached: after a reload the page knows nothing else.
+    """
     server = getattr(PromptServer, "instance", None)
     if server is not None and server.client_id is not None and node_id is not None:
         server.send_progress_text(text, node_id, server.client_id)
+    return {"text": [text]}

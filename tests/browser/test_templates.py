@@ -26,6 +26,8 @@ MEASURED_BY_NODES_2 = ("pos", "size")
 PLAYING = """() => { const video = document.querySelector('video'); return video && video.readyState >= 2 && video.videoWidth === 64 }"""
 PREVIEW = """width => app.graph.nodes.find(node => node.type === 'Wan22Sampler').widgets.filter(widget => widget.name === 'moving_preview')
     .every(({element}) => element.src.startsWith('data:image/webp;base64,') && element.naturalWidth === width && element.style.display === 'block')"""
+TELLING = """texts => app.graph.nodes.filter(node => node.type in texts)
+    .every(node => node.widgets.some(widget => widget.element?.textContent === texts[node.type]))"""
 DROP_FILE = """async url => {
     const transfer = new DataTransfer()
     transfer.items.add(new File([await (await fetch(url)).blob()], 'clip.mp4', {type: 'video/mp4'}))
@@ -95,7 +97,7 @@ def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_bac
                                                                                   request: pytest.FixtureRequest) -> None:
     """With every node of the pack that tells something; that each workflow runs, and is sent as it runs, is tested without a browser and above."""
     name, folder = "full", f"browser_{request.node.callspec.id}"
-    server.free()  # for a cached node says nothing
+    server.free()  # for a cached node of a new server says nothing
     with drawing_every(canvas, 0):  # nodes that grow while the view moves are displaced by the Nodes 2.0 of 1.32.9, the more the slower it draws
         open_template(canvas, name)
         set_widgets(canvas, {**TINY, "filename_prefix": f"{folder}/clip"})
@@ -117,6 +119,8 @@ def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_bac
     canvas.evaluate(DROP_FILE, f"/view?filename={saved.name}&subfolder={folder}&type=output")
     wait_for_nodes(canvas, len(workflows.shipped(name)["nodes"]))
     assert without_seed(sent_prompt(canvas)) == before
+    canvas.evaluate("async () => await app.queuePrompt(0)")
+    canvas.wait_for_function(TELLING, arg={node: texts[node] for node in REPORTS if node != "Wan22CheckVideo"})  # which tells while the video streams
 
 
 def test_the_file_name_is_filled_in_and_prompts_are_sent_as_they_stand(canvas: Page) -> None:

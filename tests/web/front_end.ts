@@ -35,6 +35,10 @@ declare namespace FrontEnd {
     hideInPanel?: boolean; // in front ends younger than the types
   };
 
+  // What the server has of a prompt: number, id, nodes by their ids, and more. In its history also the outputs of nodes that were not cached.
+  type Queued = [number, string, Record<string, { inputs: object }>, ...unknown[]];
+  type PastRun = { prompt: Queued; outputs: Record<string, { text?: string[] }> };
+
   // The methods of an object that may be listened to, and what their listeners hear.
   type Listener<Whole, Name extends keyof Whole> = Extract<Whole[Name], (...values: never[]) => unknown>;
   type ListenerName<Whole> = { [Name in keyof Whole]-?: Listener<Whole, Name> extends never ? never : Name }[keyof Whole];
