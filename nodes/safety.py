@@ -1,6 +1,6 @@
 """Safety: look at the prompt before anything is loaded, and at the video before anything is written."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .engine.safety.stream import ACTIONS, EVERY, STOP, Report
 from .host import messages, safety
@@ -46,9 +46,9 @@ class Wan22CheckPrompt(io.ComfyNode):
     async def execute(cls, text: str, enabled: bool, classifier: str, threshold: float, unsafe_labels: str = "") -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(text)
-        verdict = str(safety.check_prompt(text, classifier, threshold, unsafe_labels))
-        messages.show(cls.hidden.unique_id, verdict)
-        return io.NodeOutput(text, ui=ui.PreviewText(verdict))
+        score = safety.check_prompt(text, classifier, threshold, unsafe_labels).score()
+        passed = f"Nothing unsafe found: the prompt scores {score}, the threshold is {threshold:g}."
+        return io.NodeOutput(text, ui=messages.show(cls.hidden.unique_id, passed))
 
 
 class Wan22CheckVideo(io.ComfyNode):

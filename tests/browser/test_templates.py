@@ -20,7 +20,8 @@ NONE_COVERED = """() => {
 }"""  # nodes that are drawn as elements, in Nodes 2.0
 TINY: dict[str, Any] = {"model": "rife", "resolution": "custom", "width": 64, "height": 64, "num_frames": 17, "steps": 2, "enabled": True,
                         "when_unsafe": "blur"}
-REPORTS = {"Wan22Sampler": "2 steps: ", "Wan22ApplyLoRAs": "- high: ", "Wan22CheckPrompt": "unsafe 0.", "Wan22CheckVideo": "17 frames looked at"}
+REPORTS = {"Wan22Sampler": "2 steps: ", "Wan22ApplyLoRAs": "- high: ", "Wan22CheckPrompt": "Nothing unsafe found: ",
+           "Wan22CheckVideo": "17 frames looked at"}
 SAVED = "() => JSON.parse(JSON.stringify(app.graph.serialize()))"
 MEASURED_BY_NODES_2 = ("pos", "size")
 PLAYING = """() => { const video = document.querySelector('video'); return video && video.readyState >= 2 && video.videoWidth === 64 }"""

@@ -21,8 +21,16 @@ class Verdict:
     unsafe: float
 
     def __str__(self) -> str:
+        return f"unsafe {self.unsafe:.3f} ({self._listed()})"
+
+    def score(self) -> str:
+        """For a sentence about something that passed; the labels say more only where there is a score at all."""
+        rounded = f"{round(self.unsafe, 3):g}"
+        return f"{rounded} of 1" + (f" ({self._listed()})" if rounded != "0" else "")
+
+    def _listed(self) -> str:
         listed = sorted(self.scores.items(), key=lambda entry: -entry[1])
-        return f"unsafe {self.unsafe:.3f} (" + ", ".join(f"{label} {score:.3f}" for label, score in listed[:8]) + ")"
+        return ", ".join(f"{label} {score:.3f}" for label, score in listed[:8])
 
 
 def unsafe_labels(labels: Iterable[str], override: str = "") -> frozenset[str]:

@@ -35,8 +35,9 @@ class FrameVerdict:
 
 @dataclass
 class Report:
-    """What has been looked at so far, and the worst of it."""
+    """What has been looked at so far, the worst of it, and from which score on a frame is unsafe."""
 
+    threshold: float
     looked_at: int = 0
     blurred: int = 0
     worst: FrameVerdict | None = None
@@ -47,8 +48,12 @@ class Report:
             self.worst = frame
 
     def __str__(self) -> str:
-        worst = f", worst is frame {self.worst.frame}: {self.worst.verdict}" if self.worst else ""
-        return f"{self.looked_at} frames looked at{worst}" + (f"; frames blurred: {self.blurred}" if self.blurred else "")
+        if self.worst is None:
+            return "No frame was looked at."
+        unsafe = f"{self.blurred} frames blurred" if self.blurred else "unsafe"
+        found = unsafe if self.worst.verdict.unsafe >= self.threshold else "nothing unsafe found"
+        return (f"{self.looked_at} frames looked at, {found}: the most suspicious is frame {self.worst.frame} with {self.worst.verdict.score()}, "
+                f"the threshold is {self.threshold:g}.")
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class _Looks:
 
     def __init__(self, look_at: Look, check: Check, seams: tuple[int, ...]) -> None:
         self.look_at, self.check, self.seams = look_at, check, seams
-        self.report, self.unsafe, self.last = Report(), False, -1
+        self.report, self.unsafe, self.last = Report(check.threshold), False, -1
 
     def at(self, picture: Picture, index: int) -> None:
         """Look at a frame, unless it was the last one looked at."""
