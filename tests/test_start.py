@@ -87,6 +87,7 @@ def test_every_node_explains_itself(server: ComfyUI) -> None:
         page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {info[name]['display_name']}\n")
         assert "**Example.** " in page
+        assert all(len(row) <= 45 for row in page.splitlines() if row.startswith("|"))  # as wide as the help is before somebody widens it
         assert f"]({name}.png)" in page and (ROOT / "web" / "docs" / f"{name}.png").is_file()
         for inputs in (info[name]["input"].get("required", {}), info[name]["input"].get("optional", {})):
             for text in (options["tooltip"] for _, options in inputs.values()):
