@@ -68,16 +68,6 @@ def test_every_node_says_where_it_comes_from(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_no_node_covers_another(path: Path) -> None:
-    boxes = [(*node["pos"], *node["size"]) for node in workflows.shipped(path.stem)["nodes"]]
-    title = 30
-    for index, (x, y, width, height) in enumerate(boxes):
-        for other_x, other_y, other_width, other_height in boxes[:index]:
-            apart = x + width <= other_x or other_x + other_width <= x or y + height <= other_y - title or other_y + other_height <= y - title
-            assert apart, (boxes[index], (other_x, other_y, other_width, other_height))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_is_off_by_default_is_off(path: Path, object_info: dict[str, Any]) -> None:
     prompt = workflows.to_prompt(workflows.shipped(path.stem), object_info)
     assert not any(node["inputs"].get("enabled") for node in prompt.values())

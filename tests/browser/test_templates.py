@@ -71,7 +71,6 @@ def test_a_workflow_opens_and_stays_itself(canvas: Page, object_info: dict[str, 
     else:
         open_workflow(canvas, workflows.shipped(path.stem))
     assert canvas.evaluate(BROKEN_NODES) == 0
-    canvas.wait_for_function(NONE_COVERED)
     shipped = workflows.shipped(path.stem)
     assert sent_prompt(canvas) == workflows.to_prompt(shipped, object_info)
     saved = canvas.evaluate(SAVED)
