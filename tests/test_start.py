@@ -102,6 +102,13 @@ def test_nodes_are_found_by_the_names_of_what_they_replace(server: ComfyUI) -> N
     assert all(info[name]["search_aliases"] for name in NODES)
 
 
+def test_what_english_calls_by_another_name_is_there(server: ComfyUI) -> None:
+    """The code's own names are English; the file is for widgets that a name alone explains, on front ends that do not take it from the code."""
+    info = server.object_info()
+    for node, texts in json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")).items():
+        assert set(texts) == {"inputs"} and set(texts["inputs"]) <= set(info[node]["input"]["required"])
+
+
 @pytest.mark.parametrize("language", ["zh"])
 def test_every_word_on_a_node_is_translated(server: ComfyUI, language: str) -> None:
     texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))

@@ -227,6 +227,6 @@ def test_a_long_report_has_room_on_its_node(text_to_video: Page) -> None:
     bottom = text_to_video.evaluate("() => (app.graph.nodes[0].pos[1] + app.graph.nodes[0].size[1] + app.canvas.ds.offset[1]) * app.canvas.ds.scale")
     top_of_canvas = text_to_video.evaluate("() => app.canvas.canvas.getBoundingClientRect().top")
     assert box["y"] + box["height"] <= bottom + top_of_canvas
-    assert text_to_video.evaluate("() => document.querySelector('.wan22-report').scrollHeight <= document.querySelector('.wan22-report').clientHeight")
+    assert text_to_video.eval_on_selector(".wan22-report", "report => report.scrollHeight <= report.clientHeight")
     assert text_to_video.evaluate("() => app.graph.nodes[0].serialize().widgets_values ?? []") in (
         ["on the fly"], ["on the fly", REPORT.replace("\\n", "\n")])
