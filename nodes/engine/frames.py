@@ -1,7 +1,7 @@
 """Frame-stream vocabulary: a video is a function that yields chunks of frames, each a float tensor (T, H, W, C) with RGB in 0..1."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -32,6 +32,10 @@ class Audio:
         length = round(duration * self.sample_rate)
         heard = torch.nn.functional.pad(self.waveform[:, :length], (0, max(0, length - self.waveform.shape[1])))
         return replace(self, waveform=heard.flip(-1))
+
+    def lasting(self, duration: float) -> "Audio":
+        """What sounds in the first `duration` seconds, silence included."""
+        return self.backwards(duration).backwards(duration)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,15 @@ class FrameStream:
         for first, count in zip((0, *self.seams), self.lengths, strict=True):
             clip = next(pulled)
             yield replace(self.part(first, count), pull=partial(iter, clip))
+
+
+def joined(sounds: Sequence[tuple[Audio | None, float]]) -> Audio | None:
+    """Sounds of one kind, each for as many seconds as its video lasts, one after the other; silence for those that have none."""
+    first = next((sound for sound, _ in sounds if sound is not None), None)
+    if first is None:
+        return None
+    silence = replace(first, waveform=first.waveform[:, :0])
+    return replace(first, waveform=torch.cat([(sound or silence).lasting(seconds).waveform for sound, seconds in sounds], dim=-1))
 
 
 def chunks(frames: torch.Tensor, size: int = CHUNK) -> Iterator[torch.Tensor]:
