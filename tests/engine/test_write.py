@@ -21,7 +21,7 @@ from av.video.reformatter import Colorspace
 
 from engine.frames import Audio, FrameStream, chunks, to_levels
 from engine.video.formats import CODECS, QUALITIES, VideoFormat, available_bit_depths, available_codecs, check_format
-from engine.video.write import QUEUED_CHUNKS, WAITS, PartFile, encode_beside, remove_stale_parts, write, write_file
+from engine.video.write import QUEUED_CHUNKS, WAITS, PartFile, copy_without_tags, encode_beside, remove_stale_parts, write, write_file
 
 FAST = VideoFormat(write_mode="fast")
 
@@ -277,6 +277,22 @@ def test_the_part_files_of_killed_processes_go_after_a_day(tmp_path: Path) -> No
         os.utime(path, (time.time() - hours * 3600,) * 2)
     remove_stale_parts(tmp_path, "clip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip_00002_.mp4.part", "other_00001_.mp4.part"]
+
+
+@pytest.mark.parametrize(("codec", "container"), [("h264", "mp4"), ("h264", "mov"), ("h264", "mkv"), ("vp9", "webm")])
+def test_a_copy_without_tags_has_the_same_pictures_and_sound(tmp_path: Path, codec: str, container: str) -> None:
+    """Frame by frame and at the same times, and no word of what the file was made from."""
+    video, audio = VideoFormat("low", "fast", codec, container), Audio(torch.rand(2, 16000) - 0.5, 48000)
+    stream = stream_of(grey_ramp(20), Fraction(30000, 1001), audio)
+    path = written(tmp_path / f"clip.{container}", stream, video, {"workflow": {"nodes": []}, "comment": "a fox"})
+    part = PartFile(tmp_path / f"clean.{container}")
+    copy_without_tags(path, part, video)
+    with av.open(str(path)) as first, av.open(str(part.target)) as second:
+        for kind in ("video", "audio"):
+            was, now = ([(frame.time, frame.to_ndarray().tobytes()) for frame in file.decode(**{kind: 0})] for file in (first, second))
+            assert was == now
+        assert first.streams.video[0].average_rate == second.streams.video[0].average_rate
+    assert b"workflow" not in part.target.read_bytes() and b"a fox" not in part.target.read_bytes()
 
 
 def test_encoding_runs_beside_but_not_far_behind() -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -29,6 +29,17 @@ STALE_SECONDS = 24 * 3600
 WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 0)  # seconds after each try to rename a file that another program holds
 QUIET_SVT_AV1 = ("SVT_LOG", "1")  # its only switch: errors, no banner
 Levels = np.ndarray  # (T, H, W, 3) uint8, or uint16 with white at 255 * 256
+
+
+class Part(Protocol):
+    """What is written first, at `path`, and gets the name `target` when it is whole."""
+
+    target: Path
+    path: Path
+
+    def keep(self) -> None: ...
+
+    def discard(self) -> None: ...
 
 
 class PartFile:
@@ -86,7 +97,7 @@ def _is_finished(part: Path) -> bool:
         return False
 
 
-def write_file(part: PartFile, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, metadata: Mapping[str, object]) -> int:
+def write_file(part: Part, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, metadata: Mapping[str, object]) -> int:
     """Write `clip` to the file that `part` stands for, which appears whole or not at all; returns the number of frames."""
     try:
         count = write(str(part.path), clip, stream, video, metadata)
@@ -103,11 +114,10 @@ def write(target: str | io.BytesIO, clip: Iterator[Levels], stream: FrameStream,
     Metadata values are stored as `tag` has them. OSError when the disk is full or the folder is read-only.
     """
     flags = "use_metadata_tags" if isinstance(target, io.BytesIO) else "use_metadata_tags+faststart"
-    options = {"movflags": flags} if video.muxer in ("mp4", "mov") else {}
     audio, warnings = playable(stream.audio)
     for warning in warnings:
         log.warning("%s", warning)
-    with av.open(target, "w", format=video.muxer, options=options) as container:
+    with av.open(target, "w", format=video.muxer, options=_of_mp4(video, flags)) as container:
         for key, value in metadata.items():
             container.metadata[key] = tag(value)
         pictures = VideoTrack(container, stream, video)
@@ -123,6 +133,25 @@ def write(target: str | io.BytesIO, clip: Iterator[Levels], stream: FrameStream,
         if sound is not None:
             sound.close()
         return pictures.count
+
+
+def _of_mp4(video: VideoFormat, flags: str) -> dict[str, str]:
+    return {"movflags": flags} if video.muxer in ("mp4", "mov") else {}
+
+
+def copy_without_tags(source: Path, part: Part, video: VideoFormat) -> None:
+    """The file `source` once more without its metadata: packets and their times are copied as they are."""
+    try:
+        with av.open(source) as read, av.open(part.path, "w", format=video.muxer, options=_of_mp4(video, "faststart")) as written:
+            copies = {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
+            for packet in read.demux():
+                if packet.size:  # the last of each stream are empty
+                    packet.stream = copies[packet.stream.index]
+                    written.mux(packet)
+    except BaseException:
+        part.discard()
+        raise
+    part.keep()
 
 
 def tag(value: object) -> str:
