@@ -342,7 +342,9 @@ def test_a_failing_encoder_stops_the_source() -> None:
     (lambda: VideoFormat(codec="prores", container="mp4"), "container for prores is 'mp4'; choose one of: auto, mov, mkv"),
     (lambda: VideoFormat(bit_depth=9), "bit_depth is 9; choose 8 or 10"),
     (lambda: stream_of(grey_ramp(1), Fraction(0)), "frame rate is 0; it must be above 0"),
-    (lambda: check_format("high", "fast", "h264", "gif", 8), "container for h264 is 'gif'"),
+    (lambda: check_format("high", "fast", "h264", "avi", 8), "container for h264 is 'avi'"),
+    (lambda: check_format("high", "fast", "av1", "webp", 8), "codec is 'av1', but webp holds pictures.*at h264, or choose the container mp4"),
+    (lambda: check_format("high", "fast", "h264", "gif", 10), "bit_depth is 10, but gif holds 8 bits per colour. Choose 8, or the container png"),
 ])
 def test_unknown_settings_are_refused(make: Callable[[], object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):

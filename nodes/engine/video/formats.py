@@ -87,6 +87,10 @@ CODECS = {
     "prores": Codec("prores_ks", PRORES, PRORES, PRORES, {8: "yuv422p10le", 10: "yuv422p10le"}, ("mov", "mkv"), {"vendor": "apl0"}, "profile"),
 }
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
+ANIMATIONS, SEQUENCES = ("webp", "gif"), ("png", "jpg")  # what `pictures` writes: one file that moves, or a file for each frame
+CONTAINERS = (AUTO, *MUXERS, *ANIMATIONS, *SEQUENCES)
+ANY_CODEC = "h264"  # what a node has that asks for no other
+PICTURE_RATES = {"gif": 50, "webp": 90}  # browsers play frames of 10 ms and less at 10 a second; a GIF counts in 10 ms
 
 
 def available_codecs() -> list[str]:
@@ -104,11 +108,22 @@ def check_format(video_quality: str, video_write_mode: str, codec: str, containe
     check_choice("video_quality", video_quality, QUALITIES)
     check_choice("video_write_mode", video_write_mode, WRITE_MODES)
     check_choice("codec", codec, available_codecs())
-    check_choice(f"container for {codec}", container, (AUTO, *CODECS[codec].containers))
     if bit_depth not in BIT_DEPTHS:
         raise ValueError(f"bit_depth is {bit_depth}; choose 8 or 10.")
+    if container in ANIMATIONS + SEQUENCES:
+        _check_pictures(codec, container, bit_depth)
+        return
+    check_choice(f"container for {codec}", container, (AUTO, *CODECS[codec].containers, *(ANIMATIONS + SEQUENCES if codec == ANY_CODEC else ())))
     if bit_depth not in available_bit_depths(codec):
         raise ValueError(f"bit_depth is {bit_depth}, but the {CODECS[codec].encoder} of this PyAV writes 8 only. Choose 8, or av1 or h265.")
+
+
+def _check_pictures(codec: str, container: str, bit_depth: int) -> None:
+    if codec != ANY_CODEC:
+        raise ValueError(f"codec is '{codec}', but {container} holds pictures, which no codec of videos writes. Leave codec at {ANY_CODEC}, "
+                         f"or choose the container {CODECS[codec].containers[0]}.")
+    if bit_depth > 8 and container != "png":
+        raise ValueError(f"bit_depth is {bit_depth}, but {container} holds 8 bits per colour. Choose 8, or the container png, which then has 16.")
 
 
 def check_size(codec: str, width: int, height: int) -> None:
@@ -121,13 +136,22 @@ def check_size(codec: str, width: int, height: int) -> None:
                          f"Resize it before it is saved{_or_choose(fitting)}.")
 
 
-def check_rate(codec: str, rate: Fraction) -> None:
-    """ValueError where the encoder takes fewer frames per second."""
+def check_rate(codec: str, rate: Fraction, container: str = AUTO) -> None:
+    """ValueError where the encoder takes fewer frames per second, or browsers would play an animation of that rate slowly."""
+    if rate > PICTURE_RATES.get(container, rate):
+        raise ValueError(f"the video has {float(rate):g} frames per second, and browsers play a {container} of more than {PICTURE_RATES[container]} "
+                         f"slowly. Interpolate fewer frames, lower frames_per_second, or choose the container {_faster_than(rate)}.")
+    if container in ANIMATIONS + SEQUENCES:
+        return
     limits = CODECS[codec].limits
     if not limits.hold_rate(rate):
         fitting = [name for name in available_codecs() if CODECS[name].limits.hold_rate(rate)]
         raise ValueError(f"the video has {float(rate):g} frames per second, and {codec} takes {limits.rate} at most. "
                          f"Interpolate fewer frames, lower frames_per_second{_or_choose(fitting)}.")
+
+
+def _faster_than(rate: Fraction) -> str:
+    return " or ".join(("mp4", *(name for name, most in PICTURE_RATES.items() if rate <= most)))
 
 
 def _or_choose(codecs: list[str]) -> str:
@@ -162,8 +186,15 @@ class VideoFormat:
         return self.encoder.pixel_formats[self.bit_depth]
 
     @property
+    def of_pictures(self) -> bool:
+        """Whether `pictures` writes it, not an encoder of videos."""
+        return self.container in ANIMATIONS + SEQUENCES
+
+    @property
     def level_depth(self) -> int:
         """Bits per colour of the RGB levels to hand in: more than 8 where the file keeps more."""
+        if self.of_pictures:
+            return 8 if self.bit_depth == 8 else 16
         return 8 if self.pixel_format == "yuv420p" else 16
 
     @property

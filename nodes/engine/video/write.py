@@ -89,7 +89,11 @@ def remove_stale_parts(folder: Path, name: str) -> None:
 
 
 def _is_finished(part: Path) -> bool:
-    """Encoders write the length last."""
+    """Encoders write the length last, and a GIF ends with a semicolon."""
+    with part.open("rb") as file:
+        head, end = file.read(8), file.seek(max(0, part.stat().st_size - 1)) and file.read()
+    if head.startswith((b"RIFF", b"GIF8")):
+        return head[4:] != bytes(4) if head.startswith(b"RIFF") else end == b";"
     try:
         with av.open(str(part)) as container:
             return bool(container.duration and container.streams.video)
@@ -185,7 +189,7 @@ class VideoTrack:
 
     def __init__(self, container: av.container.OutputContainer, stream: FrameStream, video: VideoFormat) -> None:
         check_size(video.codec, stream.width, stream.height)
-        check_rate(video.codec, stream.rate)
+        check_rate(video.codec, stream.rate, video.container)
         self.container, self.rate, self.pixel_format, self.count = container, stream.rate, video.pixel_format, 0
         self.width, self.height = stream.width // 2 * 2, stream.height // 2 * 2
         os.environ.setdefault(*QUIET_SVT_AV1)

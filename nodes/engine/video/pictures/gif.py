@@ -1,0 +1,130 @@
+"""GIF: 256 colours chosen from all frames, which are seen once for that and once more to be written."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.filter.context import FilterContext
+
+from ...frames import FrameStream
+from ..formats import QUALITIES, VideoFormat, check_rate
+from ..write import Levels, encode_beside
+
+PlayAgain = Callable[[Iterator[Levels]], Iterator[Levels]]
+COLOURS = (32, 64, 128, 256)
+DITHERS = {"fast": "bayer:bayer_scale=5", "balanced": "atkinson", "small": "none"}  # from afar atkinson is nearest; none is smallest
+TICK = Fraction(1, 100)  # seconds: what a GIF counts in
+FOREVER = "0"
+MOST_PIXELS = 65535
+COARSE = (np.arange(256) // 4 * 255 // 63).astype(np.uint8)  # 64 levels per colour, so that counting the colours of any clip takes 262144 counters
+
+
+def write(path: Path, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, played_again: PlayAgain) -> int:
+    """Write frames of 8 bits that loop for ever; returns how many. `played_again(clip)` yields `clip` from its beginning once it has ended."""
+    check_rate(video.codec, stream.rate, video.container)
+    if max(stream.width, stream.height) > MOST_PIXELS:
+        raise ValueError(f"the picture is {stream.width}x{stream.height}, and gif takes {MOST_PIXELS} pixels a side. Resize it before it is saved.")
+    palette = Palette(stream, COLOURS[QUALITIES.index(video.quality)])
+    last = tick(stream.count, stream.rate) - tick(stream.count - 1, stream.rate)
+    with av.open(str(path), "w", format="gif", options={"loop": FOREVER, "final_delay": str(last)}) as container:
+        track = Track(container, stream, DITHERS[video.write_mode])
+
+        def encode(chunk: Levels) -> None:
+            if track.count == 0:
+                track.begin(palette.picture())
+            track.encode(chunk)
+
+        encode_beside(encode, played_again(palette.noting(clip)))
+        track.close()
+    return track.count
+
+
+class Palette:
+    """The colours that serve all frames best, chosen by FFmpeg's `palettegen`."""
+
+    def __init__(self, stream: FrameStream, colours: int) -> None:
+        self.graph = Graph()
+        frames = _buffer(self.graph, stream.width, stream.height, "rgb24")
+        self.graph.link_nodes(frames, self.graph.add("format", "pix_fmts=bgra"),
+                              self.graph.add("palettegen", f"max_colors={colours}:reserve_transparent=0"), self.graph.add("buffersink")).configure()
+
+    def noting(self, clip: Iterator[Levels]) -> Iterator[Levels]:
+        """Count the colours of the chunks that pass."""
+        count = 0
+        for chunk in clip:
+            for picture in chunk:
+                self.graph.push(_frame(COARSE[picture], count))
+                count += 1
+            yield chunk
+
+    def picture(self) -> av.VideoFrame:
+        """The colours as a picture of 16x16, once all frames have passed."""
+        self.graph.push(None)
+        picture = self.graph.pull()
+        assert isinstance(picture, av.VideoFrame)
+        picture.pts, picture.time_base = 0, TICK
+        return picture
+
+
+class Track:
+    """The frames of a GIF in the colours of a palette, each at its time to a tick, so that no error adds up."""
+
+    def __init__(self, container: av.container.OutputContainer, stream: FrameStream, dither: str) -> None:
+        self.container, self.rate, self.count = container, stream.rate, 0
+        track = container.add_stream("gif", rate=stream.rate)
+        assert isinstance(track, av.VideoStream)
+        self.track = track
+        self.track.width, self.track.height, self.track.pix_fmt = stream.width, stream.height, "pal8"
+        self.track.codec_context.time_base = TICK
+        self.graph = Graph()
+        self.frames = _buffer(self.graph, stream.width, stream.height, "rgb24")
+        self.colours = _buffer(self.graph, 16, 16, "bgra")
+        self.mapped = self.graph.add("buffersink")
+        same, mapping = self.graph.add("format", "pix_fmts=bgra"), self.graph.add("paletteuse", f"dither={dither}:diff_mode=rectangle")
+        self.frames.link_to(same)
+        same.link_to(mapping, 0, 0)
+        self.colours.link_to(mapping, 0, 1)
+        mapping.link_to(self.mapped)
+        self.graph.configure()
+
+    def begin(self, palette: av.VideoFrame) -> None:
+        self.colours.push(palette)
+        self.colours.push(None)
+
+    def encode(self, chunk: Levels) -> None:
+        for picture in chunk:
+            self.frames.push(_frame(picture, tick(self.count, self.rate)))
+            self.count += 1
+            self._mux()
+
+    def close(self) -> None:
+        self.frames.push(None)
+        self._mux()
+        self.container.mux(self.track.encode(None))
+
+    def _mux(self) -> None:
+        """What the graph has ready, if anything."""
+        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+            while True:
+                frame = self.mapped.pull()
+                assert isinstance(frame, av.VideoFrame)
+                self.container.mux(self.track.encode(frame))
+
+
+def tick(frame: int, rate: Fraction) -> int:
+    """When a frame begins, in hundredths of a second."""
+    return round(frame / rate / TICK)
+
+
+def _buffer(graph: Graph, width: int, height: int, pixels: str) -> FilterContext:
+    return graph.add("buffer", f"video_size={width}x{height}:pix_fmt={pixels}:time_base={TICK}:pixel_aspect=1/1")
+
+
+def _frame(picture: np.ndarray, time: int) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    frame.pts, frame.time_base = time, TICK
+    return frame
