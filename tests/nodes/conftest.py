@@ -1,7 +1,8 @@
-"""Tiny experts through ComfyUI's loader, in float32 and in float64, and the sampler around them, in this process."""
+"""Tiny experts through ComfyUI's loader, in float32 and in float64, the sampler around them, and a video with folders to save it in."""
 
 import importlib
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_weights
+from clips import NUMBERED, RISING
+from comfyui import PACK_FOLDER
 from sampling_runs import TOKENS, Sample
 
 
@@ -77,3 +80,28 @@ def sample(pack: ModuleType, experts: tuple[Any, Any], prompts: tuple[torch.Tens
 def exact_sample(float64: None, pack: ModuleType, exact_experts: tuple[Any, Any], prompts: tuple[torch.Tensor, torch.Tensor]) -> Sample:
     """ComfyUI, the sampler and the network all in float64."""
     return Sample(pack, exact_experts, (prompts[0].double(), prompts[1].double()))
+
+
+@pytest.fixture
+def folders(pack: ModuleType, tmp_path: Path) -> Iterator[Path]:
+    """ComfyUI's output, temp and input folders below `tmp_path`."""
+    import folder_paths
+    before = {name: getattr(folder_paths, f"get_{name}_directory")() for name in ("output", "temp", "input")}
+    for name in before:
+        (tmp_path / name).mkdir()
+        getattr(folder_paths, f"set_{name}_directory")(str(tmp_path / name))
+    yield tmp_path
+    for name, folder in before.items():
+        getattr(folder_paths, f"set_{name}_directory")(folder)
+
+
+@pytest.fixture
+def formats(pack: ModuleType) -> ModuleType:
+    return importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.formats")
+
+
+@pytest.fixture
+def lazy(pack: ModuleType) -> Any:
+    frames = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.frames")
+    stream = frames.FrameStream(48, 32, 20, Fraction(10), lambda: frames.chunks(NUMBERED), frames.Audio(RISING, 48000))
+    return pack.nodes.host.video.lazy.LazyVideo(stream, lambda: pack.nodes.host.video.decoding.kept_latent(torch.zeros(1, 16, 2, 4, 4)))

@@ -18,39 +18,17 @@ import torch
 
 import tiny_weights
 import videos
+from clips import NUMBERED
 from comfyui import PACK_FOLDER
-
-NUMBERED = torch.linspace(0.1, 0.9, 20)[:, None, None, None].expand(20, 32, 48, 3)
-RISING = torch.linspace(0, 1, 48000 * 2)[None] * torch.sin(torch.arange(96000) / 10)
-
-
-@pytest.fixture
-def folders(pack: ModuleType, tmp_path: Path) -> Iterator[Path]:
-    """ComfyUI's output, temp and input folders below `tmp_path`."""
-    import folder_paths
-    before = {name: getattr(folder_paths, f"get_{name}_directory")() for name in ("output", "temp", "input")}
-    for name in before:
-        (tmp_path / name).mkdir()
-        getattr(folder_paths, f"set_{name}_directory")(str(tmp_path / name))
-    yield tmp_path
-    for name, folder in before.items():
-        getattr(folder_paths, f"set_{name}_directory")(folder)
-
-
-@pytest.fixture
-def formats(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{PACK_FOLDER}.nodes.engine.video.formats")
-
-
-@pytest.fixture
-def lazy(pack: ModuleType) -> Any:
-    frames = importlib.import_module(f"{PACK_FOLDER}.nodes.engine.frames")
-    stream = frames.FrameStream(48, 32, 20, Fraction(10), lambda: frames.chunks(NUMBERED), frames.Audio(RISING, 48000))
-    return pack.nodes.host.video.lazy.LazyVideo(stream, lambda: pack.nodes.host.video.decoding.kept_latent(torch.zeros(1, 16, 2, 4, 4)))
 
 
 def save(pack: ModuleType, formats: ModuleType, video: Any, prefix: str = "video/clip", reverse: bool = False) -> Any:
-    return pack.nodes.host.video.saving.save(video, prefix, formats.VideoFormat("maximum", "fast"), reverse, {})
+    return pack.nodes.host.video.saving.save(video, order(pack, formats, prefix, reverse))
+
+
+def order(pack: ModuleType, formats: ModuleType, prefix: str = "video/clip", reverse: bool = False, codec: str = "h264", **tags: str) -> Any:
+    video_format = formats.VideoFormat("maximum", "fast", codec)
+    return pack.nodes.host.video.saving.Order(prefix, video_format, pack.nodes.engine.video.edit.Edit(reverse), tags)
 
 
 def loudness(path: Path) -> np.ndarray:
@@ -91,7 +69,7 @@ def batch(lazy: Any, pack: ModuleType, fail_at: int = 99) -> Any:
 def test_each_video_of_a_batch_gets_a_file_of_its_own(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, reverse: bool) -> None:
     """The same as if it were saved alone; backwards, each for itself. What goes on from Save is what lies on the disk."""
     video, saving = batch(lazy, pack), pack.nodes.host.video.saving
-    saved = saving.save_each(video, "video/clip", formats.VideoFormat("maximum", "fast"), reverse, {"comment": "a fox"})
+    saved = saving.save_each(video, order(pack, formats, reverse=reverse, comment="a fox"))
     assert [file.path.name for file in saved] == [f"clip_{number:05}_.mp4" for number in (1, 2, 3)]
     alone = [frames.flip(0) if reverse else frames for frames in NUMBERED.split([5, 12, 3])]
     for file, frames in zip(saved, alone, strict=True):
@@ -106,7 +84,7 @@ def test_each_video_of_a_batch_gets_a_file_of_its_own(pack: ModuleType, formats:
 def test_where_a_later_video_of_a_batch_fails_the_whole_files_stay_and_the_latent_is_kept(pack: ModuleType, formats: ModuleType, folders: Path,
                                                                                           lazy: Any) -> None:
     with pytest.raises(pack.nodes.host.video.saving.WritingFailed, match="CUDA error.*kept as"):
-        pack.nodes.host.video.saving.save_each(batch(lazy, pack, fail_at=8), "video/clip", formats.VideoFormat("maximum", "fast"), False, {})
+        pack.nodes.host.video.saving.save_each(batch(lazy, pack, fail_at=8), order(pack, formats))
     assert [videos.facts(path).frames for path in (folders / "output" / "video").iterdir()] == [5]
 
 
@@ -130,7 +108,7 @@ def test_a_batch_is_pulled_once_and_a_few_frames_at_a_time(pack: ModuleType, for
             yield NUMBERED[:1]
 
     video = pack.nodes.host.video.lazy.LazyVideo(replace(lazy.stream, count=60, pull=pull, seams=(20, 40), audio=None))
-    pack.nodes.host.video.saving.save_each(video, "clip", formats.VideoFormat("low", "fast"), False, {})
+    pack.nodes.host.video.saving.save_each(video, order(pack, formats, "clip"))
     assert made == list(range(60))
 
 
@@ -144,7 +122,7 @@ def test_a_picture_is_a_video_of_one_frame(pack: ModuleType, formats: ModuleType
     interpolation = pack.nodes.host.video.interpolation
     made = interpolation.interpolated(picture, interpolation.load_interpolator(tiny_weights.RIFE), 2, True, 0.5)
     for reverse in (False, True):
-        saved = pack.nodes.host.video.saving.save(made, "picture", formats.VideoFormat("maximum", "fast", codec), reverse, {})
+        saved = pack.nodes.host.video.saving.save(made, order(pack, formats, "picture", reverse, codec))
         assert videos.facts(saved.path).frames == 1
         assert pack.nodes.host.video.lazy.stream_of(saved.video).count == 1
         for video in (made, saved.video):
@@ -267,7 +245,7 @@ def test_an_unwritable_folder_is_told(pack: ModuleType, formats: ModuleType, fol
                                     "C:\\clip", "\\\\server\\share\\clip", "clips/" * 1000 + "clip"])
 def test_prefixes_that_name_no_file_below_the_output_folder_are_refused(pack: ModuleType, folders: Path, prefix: str) -> None:
     with pytest.raises(ValueError, match="filename_prefix (is|and)"):
-        pack.nodes.host.video.saving.check_prefix(prefix)
+        pack.nodes.host.video.places.check_prefix(prefix)
 
 
 @pytest.mark.parametrize(("prefix", "name"), [
@@ -275,7 +253,7 @@ def test_prefixes_that_name_no_file_below_the_output_folder_are_refused(pack: Mo
     ("%date:yyyy%", f"{datetime.datetime.now().astimezone().year}"), ("nul/con", "_nul/_con"), ("%Unknown.widget%", "%Unknown.widget%")])
 def test_any_name_that_is_not_refused_before_sampling_can_be_written(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any, prefix: str,
                                                                      name: str) -> None:
-    pack.nodes.host.video.saving.check_prefix(prefix)
+    pack.nodes.host.video.places.check_prefix(prefix)
     saved = [save(pack, formats, lazy, prefix).path for _ in range(2)]
     assert [str(path.relative_to(folders / "output").as_posix()) for path in saved] == [f"{name}_0000{number}_.mp4" for number in (1, 2)]
 
@@ -295,8 +273,8 @@ PROMPT = {"1": {"class_type": "Wan22Sampler", "inputs": {"seed": 7, "samples": [
     ("%Wan22Sampler.samples%", "%Wan22Sampler.samples%"), ("%Wan22Sampler.nothing%", "%Wan22Sampler.nothing%"),
     ("%nobody.seed%", "%nobody.seed%"), ("50%", "50%"), ("%width%.%height%", "%width%.%height%")])
 def test_widgets_are_filled_in_for_prompts_that_no_front_end_sent(pack: ModuleType, prefix: str, filled: str) -> None:
-    assert pack.nodes.host.video.saving.filled_in(prefix, PROMPT) == filled
-    assert pack.nodes.host.video.saving.filled_in(prefix, None) == prefix
+    assert pack.nodes.host.video.places.filled_in(prefix, PROMPT) == filled
+    assert pack.nodes.host.video.places.filled_in(prefix, None) == prefix
 
 
 def test_a_video_that_cannot_get_its_name_is_told_and_kept(pack: ModuleType, formats: ModuleType, folders: Path, lazy: Any,

@@ -91,7 +91,7 @@ def stream_of(video: Input.Video) -> FrameStream:
             return FrameStream(file.width, file.height, file.count, _exact(file.rate), lambda: read.frames(source), file.audio, file.pixel_aspect)
     components = video.get_components()
     count, height, width = components.images.shape[:3]
-    return FrameStream(width, height, count, _exact(components.frame_rate), lambda: chunks(components.images), _from_comfy(components.audio))
+    return FrameStream(width, height, count, _exact(components.frame_rate), lambda: chunks(components.images), sound(components.audio))
 
 
 def keep_latent_of(video: Input.Video) -> KeepLatent | None:
@@ -142,7 +142,7 @@ def _exact(rate: Fraction) -> Fraction:
     return Fraction(rate).limit_denominator(1001) if rate >= 1 else 1 / (1 / Fraction(rate)).limit_denominator(1001) if rate > 0 else Fraction(rate)
 
 
-def _from_comfy(audio: Any) -> Audio | None:
+def sound(audio: Any) -> Audio | None:
     """The sound of a batch's first video; without samples where other nodes left none, for `playable` to say so."""
     if not audio:
         return None

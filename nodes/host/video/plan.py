@@ -1,10 +1,12 @@
-"""What a prompt says of a video before anything is computed: its frames per second."""
+"""What a prompt says of a video before anything is computed: its frames per second, and whether it gets a sound."""
 
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 from comfy_execution.progress import NodeState, get_progress_state
+
+from ...engine.video.formats import ANIMATIONS, SEQUENCES, check_rate
 
 Prompt = Mapping[str, Any]  # as ComfyUI queues it: node id to class_type and inputs
 RATES = {"Wan22Decode": "frames_per_second", "CreateVideo": "fps"}
@@ -34,6 +36,15 @@ def _rate_of(node: Mapping[str, Any]) -> Fraction | None:
     """That a node gives its video, where it is one that does and no link decides."""
     rate = node.get("inputs", {}).get(RATES.get(node.get("class_type", ""), ""))
     return Fraction(rate).limit_denominator(1001) if isinstance(rate, int | float) and rate > 0 else None
+
+
+def check_way_out(prompt: Prompt, node_id: str, codec: str, container: str) -> None:
+    """ValueError where the file that a node is to write takes no such rate, or no sound, and the prompt says so already."""
+    rate = planned_rate(prompt, node_id)
+    if rate is not None:
+        check_rate(codec, rate, container)
+    if container in ANIMATIONS + SEQUENCES and isinstance(prompt.get(node_id, {}).get("inputs", {}).get("audio"), list):
+        raise ValueError(f"audio is connected, and {container} holds no sound. Disconnect it, or choose the container mp4.")
 
 
 def _rate_into(prompt: Prompt, node: Mapping[str, Any]) -> Fraction | None:

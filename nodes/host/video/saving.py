@@ -1,32 +1,32 @@
-"""Files in ComfyUI's output folder: names, metadata, and writing a VIDEO without losing it."""
+"""Writing a VIDEO into ComfyUI's folders without losing it: each of its videos in the way out that was asked for, with its metadata."""
 
 import errno
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
-from itertools import chain
-from pathlib import Path, PureWindowsPath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any
 
 import comfy.cli_args
 import comfy.model_management
 import folder_paths
-from comfy_api.latest import Input, InputImpl
+import numpy as np
+from comfy_api.latest import Input, InputImpl, io, ui
 
-from ...engine.frames import FrameStream
+from ...engine.frames import Audio, FrameStream, joined
 from ...engine.safety.stream import UnsafeContent
-from ...engine.video.formats import VideoFormat
-from ...engine.video.names import dated, inert, portable, shortened
+from ...engine.video.edit import Edit
+from ...engine.video.formats import SEQUENCES, VideoFormat
+from ...engine.video.pictures import read as pictures
+from ...engine.video.pictures import write as pictures_write
 from ...engine.video.sound import playable
-from ...engine.video.spool import backwards
-from ...engine.video.write import PartFile, remove_stale_parts, write_file
+from ...engine.video.spool import played_again
+from ...engine.video.write import copy_without_tags, write_file
 from .decoding import DecodingFailed, where_kept
 from .lazy import comment, following, keep_latent_of, levels, stream_of, watched
+from .places import Place, claimed, names_folder, temporary_folder
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-LONGEST_SUFFIX = "_0000001_.webm.part"
-WIDGET = re.compile(r"%([^%.]+)\.([^%.]+)%")
 
 
 class WritingFailed(RuntimeError):
@@ -34,45 +34,36 @@ class WritingFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Order:
+    """How a VIDEO is to be saved: below which name, as which kind of file, edited how, with which metadata; with `sound` in place of its own,
+    `copy_without_metadata` for a second file without any, `save_output` off for ComfyUI's temporary folder."""
+
+    filename_prefix: str
+    video_format: VideoFormat
+    edit: Edit = field(default_factory=Edit)
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    sound: Audio | None = None
+    copy_without_metadata: bool = False
+    save_output: bool = True
+
+
+@dataclass(frozen=True)
 class SavedVideo:
-    """The finished file: its VIDEO, its absolute path, its folder below ComfyUI's output folder, and what the user should know about it."""
+    """The finished file or folder: its VIDEO, its frames and sound as a stream, its absolute path, the folder around it below ComfyUI's folder, and
+    what the user should know about it."""
 
     video: Input.Video
+    stream: FrameStream
     path: Path
     subfolder: str
     warnings: tuple[str, ...] = ()
 
-
-def check_prefix(filename_prefix: str) -> str:
-    """The prefix as every file system takes it; ValueError when it names no file or leaves the output folder."""
-    output = Path(folder_paths.get_output_directory()).resolve()
-    prefix = portable(dated(filename_prefix, datetime.now()))
-    if not prefix.strip() or prefix.rpartition("/")[2] in ("", ".", ".."):
-        raise ValueError(f"filename_prefix is '{filename_prefix}'; give a file name, for example video/Wan22.")
-    if PureWindowsPath(filename_prefix).is_absolute() or not (output / prefix).resolve().is_relative_to(output):
-        raise ValueError(f"filename_prefix is '{filename_prefix}'; it must stay below the output folder {output}. "
-                         "Remove the '..' or the leading '/', or the link that leads out of it.")
-    return shortened(prefix, output, LONGEST_SUFFIX)
-
-
-def filled_in(filename_prefix: str, prompt: Mapping[str, Any] | None) -> str:
-    """`%Node.widget%` replaced by the widget's value, the node by its class or its title: the front end does so too, but not for API prompts."""
-    nodes = list((prompt or {}).values())
-
-    def widget_value(asked: re.Match[str]) -> str:
-        of_class, titled = ([node for node in nodes if name(node) == asked[1]] for name in (_class_of, _title_of))
-        value = (of_class or titled)[0]["inputs"].get(asked[2]) if of_class or titled else None
-        return asked[0] if value is None or isinstance(value, list) else inert(value)
-
-    return WIDGET.sub(widget_value, filename_prefix)
-
-
-def _class_of(node: Mapping[str, Any]) -> Any:
-    return node["class_type"]
-
-
-def _title_of(node: Mapping[str, Any]) -> Any:
-    return node.get("_meta", {}).get("title")
+    def shown(self, folder: io.FolderType) -> ui.SavedResult:
+        """What the node shows: the file, or the first picture of a sequence."""
+        if not self.path.is_dir():
+            return ui.SavedResult(self.path.name, self.subfolder, folder)
+        first = min(self.path.iterdir())
+        return ui.SavedResult(first.name, f"{self.subfolder}/{self.path.name}".lstrip("/"), folder)
 
 
 def prompt_of(video: Input.Video) -> str:
@@ -87,62 +78,103 @@ def metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None, video: Input.
     return {**comment(video), **(extra_pnginfo or {}), **({"prompt": prompt} if prompt is not None else {})}
 
 
-def save_each(video: Input.Video, filename_prefix: str, video_format: VideoFormat, reverse: bool, tags: Mapping[str, Any]) -> list[SavedVideo]:
-    """A file for each video of a batch, with the next numbers, out of one pull; files that are whole stay where a later one fails. See `save`."""
-    return [save(following(video, clip), filename_prefix, video_format, reverse, tags) for clip in stream_of(video).clips()]
+def save_each(video: Input.Video, order: Order) -> list[SavedVideo]:
+    """A file for each video of a batch, with the next numbers, out of one pull; files that are whole stay where a later one fails. See `save`.
+
+    Where the prefix names one folder for a sequence, the second video's gets its name with `_2`, and so on.
+    """
+    return [save(following(video, clip), _of_batch(order, number)) for number, clip in enumerate(stream_of(video).clips(), 1)]
+
+
+def _of_batch(order: Order, number: int) -> Order:
+    if number == 1 or not names_folder(order.filename_prefix, order.video_format.container):
+        return order
+    prefix = order.filename_prefix.rstrip("/\\")
+    return replace(order, filename_prefix=f"{prefix}_{number}/")
 
 
 def on_disk(video: Input.Video, saved: list[SavedVideo]) -> Input.Video:
     """The VIDEO that was saved as it lies on the disk; of a batch one file after the other, with its seams."""
     if len(saved) == 1:
         return saved[0].video
-    stream = stream_of(video)
-    return following(video, replace(stream, width=stream.width // 2 * 2, height=stream.height // 2 * 2,  # as 4:2:0 holds it
-                                    pull=lambda: chain.from_iterable(stream_of(file.video).pull() for file in saved)))
+    streams = [file.stream for file in saved]
+    *seams, total = accumulate(stream.count for stream in streams)
+    sound = joined([(stream.audio, stream.duration) for stream in streams])
+    return following(video, replace(streams[0], count=total, seams=tuple(seams), audio=sound,
+                                    pull=lambda: chain.from_iterable(stream.pull() for stream in streams)))
 
 
-def save(video: Input.Video, filename_prefix: str, video_format: VideoFormat, reverse: bool, tags: Mapping[str, Any]) -> SavedVideo:
-    """Write the frames of `video`, with progress and interruption per chunk; `tags` become the file's metadata.
+def save(video: Input.Video, order: Order) -> SavedVideo:
+    """Write the frames of `video`, with progress and interruption per chunk.
 
     WritingFailed when making the frames or writing them fails, on a full disk for example; the latent is kept then.
     """
-    stream = stream_of(video)
-    audio, warnings = playable(stream.audio)
-    stream = replace(stream, audio=audio)
-    clip = watched(levels(stream, video_format), stream.count)
+    source, video_format = stream_of(video), order.video_format
+    audio, warnings = _heard(source.audio if order.sound is None else order.sound, video_format)
+    stream = order.edit.stream(replace(source, audio=audio))
+    clip = watched(levels(source, video_format), source.count)
     try:
-        if reverse:
-            clip = watched(backwards(clip, temporary_folder()), stream.count)
-            stream = replace(stream, audio=stream.audio and stream.audio.backwards(stream.duration))
-        part, subfolder = claimed_file(filename_prefix, stream, video_format)
-        write_file(part, clip, stream, video_format, tags)
+        if order.edit.changes_frames:
+            clip = watched(order.edit.clip(clip, source.count, temporary_folder()), stream.count)
+        place = claimed(order.filename_prefix, stream, video_format, order.save_output)
+        _write(place, clip, stream, order)
     except (comfy.model_management.InterruptProcessingException, DecodingFailed, UnsafeContent):
         raise
     except Exception as error:
         raise WritingFailed(f"the video could not be written: {error}.{_room_for(error)}{where_kept(keep_latent_of(video))}") from error
-    return SavedVideo(InputImpl.VideoFromFile(str(part.target)), part.target, subfolder, tuple(warnings))
+    if order.copy_without_metadata:
+        warnings += _copied(place, video_format)
+    return _saved(video, place, stream, video_format, tuple(warnings))
+
+
+def _heard(sound: Audio | None, video_format: VideoFormat) -> tuple[Audio | None, list[str]]:
+    """The sound as the file holds it, and what the user should know about it."""
+    audio, warnings = playable(sound)
+    if audio is None or not video_format.of_pictures:
+        return audio, warnings
+    return None, [f"the video has sound, and {video_format.container} holds none; it is written without. Choose the container mp4 to keep it."]
+
+
+def _write(place: Place, clip: Iterator[np.ndarray], stream: FrameStream, order: Order) -> None:
+    if order.video_format.of_pictures:
+        pictures_write.write_pictures(place.part, clip, stream, order.video_format, order.tags,
+                                      lambda seen: watched(played_again(seen, temporary_folder()), stream.count))
+    else:
+        write_file(place.part, clip, stream, order.video_format, order.tags)
+
+
+def _copied(place: Place, video_format: VideoFormat) -> list[str]:
+    """A second file without metadata; a warning where it could not be made, since the first one is whole."""
+    try:
+        part = place.beside("clean")
+        if video_format.of_pictures:
+            pictures_write.copy_without_tags(place.part.target, part)
+        else:
+            copy_without_tags(place.part.target, part, video_format)
+    except OSError as error:
+        return [f"the copy without metadata could not be written: {error}.{_room_for(error)}"]
+    return []
+
+
+def _saved(video: Input.Video, place: Place, stream: FrameStream, video_format: VideoFormat, warnings: tuple[str, ...]) -> SavedVideo:
+    path = place.part.target
+    if video_format.of_pictures:
+        written = replace(stream, pull=lambda: pictures.frames(path))
+        return SavedVideo(following(video, written), written, path, place.subfolder, warnings)
+    file = InputImpl.VideoFromFile(str(path))
+    width, height = stream.width // 2 * 2, stream.height // 2 * 2  # as 4:2:0 holds it
+    written = replace(stream, width=width, height=height, pull=lambda: stream_of(file).pull())
+    return SavedVideo(file, written, path, place.subfolder, warnings)
+
+
+def shown(saved: list[SavedVideo], container: str, save_output: bool) -> dict[str, Any]:
+    """What the front end shows on the node: it plays files that move as videos, but for WebP, and a GIF as the picture that it is."""
+    files = [file.shown(io.FolderType.output if save_output else io.FolderType.temp) for file in saved]
+    moves = container not in ("gif", *SEQUENCES)
+    return ui.PreviewVideo(files).as_dict() if moves else {"images": files}
 
 
 def _room_for(error: Exception) -> str:
     if not isinstance(error, OSError) or error.errno not in NO_ROOM:
         return ""
     return f" Make room in {folder_paths.get_output_directory()} and {folder_paths.get_temp_directory()}, or make them writable."
-
-
-def claimed_file(filename_prefix: str, stream: FrameStream, video: VideoFormat) -> tuple[PartFile, str]:
-    """The next numbered file for this prefix, claimed against other writers, and its folder below the output folder."""
-    prefix, output = check_prefix(filename_prefix), str(Path(folder_paths.get_output_directory()).resolve())
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, stream.width, stream.height)
-    remove_stale_parts(Path(folder), name)
-    while True:
-        try:
-            return PartFile(Path(folder) / f"{name}_{counter:05}_.{video.extension}"), subfolder
-        except FileExistsError:
-            counter += 1
-
-
-def temporary_folder() -> Path:
-    """ComfyUI's own, which it empties when it starts."""
-    folder = Path(folder_paths.get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -20,7 +20,7 @@ DITHERS = {"fast": "bayer:bayer_scale=5", "balanced": "atkinson", "small": "none
 TICK = Fraction(1, 100)  # seconds: what a GIF counts in
 FOREVER = "0"
 MOST_PIXELS = 65535
-COARSE = (np.arange(256) // 4 * 255 // 63).astype(np.uint8)  # 64 levels per colour, so that counting the colours of any clip takes 262144 counters
+COARSE = np.rint(np.rint(np.arange(256) * 63 / 255) * 255 / 63).astype(np.uint8)  # 64 levels: 262144 colours to count at most
 
 
 def write(path: Path, clip: Iterator[Levels], stream: FrameStream, video: VideoFormat, played_again: PlayAgain) -> int:
