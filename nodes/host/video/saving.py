@@ -112,10 +112,13 @@ def save(video: Input.Video, order: Order) -> SavedVideo:
     source, video_format = stream_of(video), order.video_format
     audio, warnings = _heard(source.audio if order.sound is None else order.sound, video_format)
     stream = order.edit.stream(replace(source, audio=audio))
-    clip = watched(levels(source, video_format), source.count)
+    clip = levels(source, video_format)
     try:
+        if order.edit.reverse:  # all frames are made before the first is written
+            clip = watched(clip, source.count)
         if order.edit.changes_frames:
-            clip = watched(order.edit.clip(clip, source.count, temporary_folder()), stream.count)
+            clip = order.edit.clip(clip, source.count, temporary_folder())
+        clip = watched(clip, stream.count)
         place = claimed(order.filename_prefix, stream, video_format, order.save_output)
         _write(place, clip, stream, order)
     except (comfy.model_management.InterruptProcessingException, DecodingFailed, UnsafeContent):
