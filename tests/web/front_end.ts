@@ -23,7 +23,9 @@ declare namespace FrontEnd {
   type Value = Widget["value"];
 
   // A node as nodeCreated gets it. The types leave out every method that the front end adds to litegraph's class.
-  type NewNode = Node & { addDOMWidget: AddDOMWidget };
+  type NewNode = Node & { addDOMWidget: AddDOMWidget; onExecuted?: (output: Output) => void } & Shown;
+  type Output = { images?: { filename: string }[]; animated?: boolean[] }; // what a node that has run shows
+  type Shown = { imgs?: HTMLImageElement[]; previewMediaType?: string; videoContainer?: HTMLElement };
   type AddDOMWidget = <Element extends HTMLElement, Value extends object | string>(
     name: string,
     type: string,
