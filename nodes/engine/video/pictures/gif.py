@@ -31,14 +31,8 @@ def write(path: Path, clip: Iterator[Levels], stream: FrameStream, video: VideoF
     palette = Palette(stream, COLOURS[QUALITIES.index(video.quality)])
     last = tick(stream.count, stream.rate) - tick(stream.count - 1, stream.rate)
     with av.open(str(path), "w", format="gif", options={"loop": FOREVER, "final_delay": str(last)}) as container:
-        track = Track(container, stream, DITHERS[video.write_mode])
-
-        def encode(chunk: Levels) -> None:
-            if track.count == 0:
-                track.begin(palette.picture())
-            track.encode(chunk)
-
-        encode_beside(encode, played_again(palette.noting(clip)))
+        track = Track(container, stream, DITHERS[video.write_mode], palette)
+        encode_beside(track.encode, played_again(palette.noting(clip)))
         track.close()
     return track.count
 
@@ -51,6 +45,7 @@ class Palette:
         frames = _buffer(self.graph, stream.width, stream.height, "rgb24")
         self.graph.link_nodes(frames, self.graph.add("format", "pix_fmts=bgra"),
                               self.graph.add("palettegen", f"max_colors={colours}:reserve_transparent=0"), self.graph.add("buffersink")).configure()
+        self.picture: av.VideoFrame | None = None  # of 16x16, once all frames have passed
 
     def noting(self, clip: Iterator[Levels]) -> Iterator[Levels]:
         """Count the colours of the chunks that pass."""
@@ -58,66 +53,87 @@ class Palette:
         for chunk in clip:
             for picture in chunk:
                 self.graph.push(_frame(COARSE[picture], count))
+                self._process()
                 count += 1
             yield chunk
-
-    def picture(self) -> av.VideoFrame:
-        """The colours as a picture of 16x16, once all frames have passed."""
         self.graph.push(None)
-        picture = self.graph.pull()
-        assert isinstance(picture, av.VideoFrame)
-        picture.pts, picture.time_base = 0, TICK
-        return picture
+        self._process()
+
+    def _process(self) -> None:
+        """A graph only works when it is asked for something; until then it holds the frames."""
+        for picture in _ready(self.graph):
+            picture.pts, picture.time_base = 0, TICK
+            self.picture = picture
+
+
+class InColours:
+    """Frames in the colours of a palette, by FFmpeg's `paletteuse`."""
+
+    def __init__(self, width: int, height: int, dither: str, palette: av.VideoFrame) -> None:
+        self.graph = Graph()
+        self.frames, colours = _buffer(self.graph, width, height, "rgb24"), _buffer(self.graph, 16, 16, "bgra")
+        same, mapping = self.graph.add("format", "pix_fmts=bgra"), self.graph.add("paletteuse", f"dither={dither}:diff_mode=rectangle")
+        self.mapped = self.graph.add("buffersink")
+        self.frames.link_to(same)
+        same.link_to(mapping, 0, 0)
+        colours.link_to(mapping, 0, 1)
+        mapping.link_to(self.mapped)
+        self.graph.configure()
+        colours.push(palette)
+        colours.push(None)
+
+    def of(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """What is ready after one more frame, or after the last one, which is followed by None."""
+        self.frames.push(frame)
+        return _ready(self.mapped)
 
 
 class Track:
     """The frames of a GIF in the colours of a palette, each at its time to a tick, so that no error adds up."""
 
-    def __init__(self, container: av.container.OutputContainer, stream: FrameStream, dither: str) -> None:
+    def __init__(self, container: av.container.OutputContainer, stream: FrameStream, dither: str, palette: Palette) -> None:
         self.container, self.rate, self.count = container, stream.rate, 0
         track = container.add_stream("gif", rate=stream.rate)
         assert isinstance(track, av.VideoStream)
         self.track = track
         self.track.width, self.track.height, self.track.pix_fmt = stream.width, stream.height, "pal8"
         self.track.codec_context.time_base = TICK
-        self.graph = Graph()
-        self.frames = _buffer(self.graph, stream.width, stream.height, "rgb24")
-        self.colours = _buffer(self.graph, 16, 16, "bgra")
-        self.mapped = self.graph.add("buffersink")
-        same, mapping = self.graph.add("format", "pix_fmts=bgra"), self.graph.add("paletteuse", f"dither={dither}:diff_mode=rectangle")
-        self.frames.link_to(same)
-        same.link_to(mapping, 0, 0)
-        self.colours.link_to(mapping, 0, 1)
-        mapping.link_to(self.mapped)
-        self.graph.configure()
-
-    def begin(self, palette: av.VideoFrame) -> None:
-        self.colours.push(palette)
-        self.colours.push(None)
+        self.dither, self.palette = dither, palette
+        self.mapping: InColours | None = None
 
     def encode(self, chunk: Levels) -> None:
+        """Frames (T, H, W, 3), once the palette has seen all of them."""
         for picture in chunk:
-            self.frames.push(_frame(picture, tick(self.count, self.rate)))
+            self.mapping = self.mapping or self._in_colours()
+            self._mux(self.mapping.of(_frame(picture, tick(self.count, self.rate))))
             self.count += 1
-            self._mux()
 
     def close(self) -> None:
-        self.frames.push(None)
-        self._mux()
+        if self.mapping is not None:
+            self._mux(self.mapping.of(None))
         self.container.mux(self.track.encode(None))
 
-    def _mux(self) -> None:
-        """What the graph has ready, if anything."""
-        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
-            while True:
-                frame = self.mapped.pull()
-                assert isinstance(frame, av.VideoFrame)
-                self.container.mux(self.track.encode(frame))
+    def _in_colours(self) -> InColours:
+        assert self.palette.picture is not None
+        return InColours(self.track.width, self.track.height, self.dither, self.palette.picture)
+
+    def _mux(self, mapped: Iterator[av.VideoFrame]) -> None:
+        for frame in mapped:
+            self.container.mux(self.track.encode(frame))
 
 
 def tick(frame: int, rate: Fraction) -> int:
     """When a frame begins, in hundredths of a second."""
     return round(frame / rate / TICK)
+
+
+def _ready(sink: Graph | FilterContext) -> Iterator[av.VideoFrame]:
+    """Frames that a graph has ready, if any."""
+    with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
+            frame = sink.pull()
+            assert isinstance(frame, av.VideoFrame)
+            yield frame
 
 
 def _buffer(graph: Graph, width: int, height: int, pixels: str) -> FilterContext:
