@@ -1,7 +1,7 @@
 """One frame as one picture file: WebP, PNG or JPEG, several of them at a time.
 
-The numbers were chosen by measurement on real clips (`python dev.py bench ways_out --table`), so that a higher quality never has the lower SSIM and,
-at every quality, `small` makes the smallest files and `fast` takes the least time.
+The numbers were chosen by measurement on real clips (`python dev.py bench ways_out --table`), so that a higher quality never has the lower SSIM,
+`fast` takes the least time and `small` makes the smallest files; of JPEGs only from quality high on, below it progressive ones are 1 to 4 % larger.
 """
 
 import io
