@@ -143,8 +143,9 @@ def test_the_file_name_is_filled_in_and_prompts_are_sent_as_they_stand(canvas: P
 def test_every_template_has_its_picture(page: Page) -> None:
     open_templates(page)
     for path in FILES:
-        picture = page.get_by_test_id(f"template-workflow-{path.stem}").locator("img").first
-        picture.scroll_into_view_if_needed()
+        card = page.get_by_test_id(f"template-workflow-{path.stem}")
+        card.scroll_into_view_if_needed()  # or it has none
+        picture = card.locator("img").first
         page.wait_for_function("picture => picture.naturalWidth === 512", arg=picture.element_handle())
 
 
