@@ -21,7 +21,7 @@ from av.video.reformatter import Colorspace
 
 from engine.frames import Audio, FrameStream, chunks, to_levels
 from engine.video.formats import CODECS, QUALITIES, VideoFormat, available_bit_depths, available_codecs, check_format
-from engine.video.write import QUEUED_CHUNKS, WAITS, PartFile, copy_without_tags, encode_beside, remove_stale_parts, write, write_file
+from engine.video.write import QUEUED_CHUNKS, THREADS, WAITS, PartFile, copy_without_tags, encode_beside, remove_stale_parts, write, write_file
 
 FAST = VideoFormat(write_mode="fast")
 
@@ -293,6 +293,22 @@ def test_a_copy_without_tags_has_the_same_pictures_and_sound(tmp_path: Path, cod
             assert was == now
         assert first.streams.video[0].average_rate == second.streams.video[0].average_rate
     assert b"workflow" not in part.target.read_bytes() and b"a fox" not in part.target.read_bytes()
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="only Linux says how threads are scheduled")
+@pytest.mark.parametrize("codec", available_codecs())
+def test_no_encoder_takes_the_machine_from_other_programs(tmp_path: Path, codec: str) -> None:
+    """SVT-AV1 would, where the user may: as root, in containers."""
+    before, seen = os.sched_getscheduler(0), set[int]()
+
+    def watched() -> Iterator[np.ndarray]:
+        for chunk in chunks(grey_ramp(3)):
+            seen.update(os.sched_getscheduler(int(thread.name)) for thread in THREADS.iterdir())
+            yield to_levels(chunk, 8)
+
+    stream = stream_of(grey_ramp(3))
+    write_file(PartFile(tmp_path / "clip"), watched(), stream, VideoFormat(write_mode="fast", codec=codec, container=CODECS[codec].containers[0]), {})
+    assert seen == {before} and os.sched_getscheduler(0) == before
 
 
 def test_encoding_runs_beside_but_not_far_behind() -> None:

@@ -28,6 +28,7 @@ QUEUED_CHUNKS = 2
 STALE_SECONDS = 24 * 3600
 WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 0)  # seconds after each try to rename a file that another program holds
 QUIET_SVT_AV1 = ("SVT_LOG", "1")  # its only switch: errors, no banner
+THREADS = Path("/proc/self/task")
 Levels = np.ndarray  # (T, H, W, 3) uint8, or uint16 with white at 255 * 256
 
 
@@ -184,6 +185,23 @@ def encode_beside(encode: Callable[[Levels], None], clip: Iterator[Levels]) -> N
             waiting.popleft().result()
 
 
+@contextlib.contextmanager
+def scheduled_as_before() -> Iterator[None]:
+    """SVT-AV1 gives its threads and the one that opens it real-time priority wherever it may, as root may: with the threads that they start later
+    they would leave nothing to other programs."""
+    if not THREADS.is_dir():  # not Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in (int(entry.name) for entry in THREADS.iterdir()):
+            with contextlib.suppress(OSError):  # it has ended
+                if os.sched_getscheduler(thread) == os.SCHED_FIFO != policy:
+                    os.sched_setscheduler(thread, policy, parameters)
+
+
 class VideoTrack:
     """The pictures of a file; odd sizes lose their last row or column, which 4:2:0 cannot hold."""
 
@@ -209,7 +227,8 @@ class VideoTrack:
     def _open(self, codec: str) -> None:
         """Before the first frame is made; encoders of other builds may take less than `check_size` says."""
         try:
-            self.track.codec_context.open()
+            with scheduled_as_before():
+                self.track.codec_context.open()
         except av.error.FFmpegError as error:
             raise ValueError(f"{codec} cannot write {self.width}x{self.height} at {float(self.rate):g} frames per second with this PyAV ({error}). "
                              "Choose another codec or size, or fewer frames per second.") from error
