@@ -56,7 +56,7 @@ class Studio:
 
     def drafts(self) -> torch.Tensor:
         """What the sheet shows: clips (N, T, H, W, 3)."""
-        ((picture,),) = (output["images"] for output in self.server.run(self.prompt(refined=False)).values())
+        ((picture,),) = (output["images"] for output in self.server.run(self.prompt(refined=False)).values() if "images" in output)
         sheet = np.asarray(Image.open(self.server.base / "temp" / picture["subfolder"] / picture["filename"]).convert("RGB"))
         cells = sheet[GAP:, GAP:].reshape(DRAFTS, SIZE + GAP, FRAMES, SIZE + GAP, 3)[:, :SIZE, :, :SIZE]
         return torch.from_numpy(np.ascontiguousarray(cells.transpose(0, 2, 1, 3, 4))) / 255
