@@ -1,6 +1,5 @@
-"""FILM has the published layers and file, treats both frames alike, and learns to move pictures half-way."""
+"""FILM has the published layers and file, and treats both frames alike. That it learns to move pictures: python dev.py bench film_training."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,22 +8,14 @@ import torch.nn.functional as F
 from safetensors.torch import save
 
 import interpolation_oracles as oracles
+from bench_film_training import SMALL, SMALL_WIDTHS, small_film
 from engine.interpolation.checkpoints import detect
 from engine.interpolation.film import Film, FilmShape
-from engine.interpolation.film_files import doubling, from_published, published_names, shape_of
+from engine.interpolation.film_files import doubling, published_names
 
 pytestmark = pytest.mark.usefixtures("float64")
 PUBLISHED_FP16_BYTES = 68_882_302  # film_net_fp16.safetensors
 TOLERANCE = 1e-9  # of a brightness in 0..1
-SMALL, SMALL_WIDTHS = 8, (4, 8, 16, 32)
-
-
-def small_film(filters: int = SMALL, widths: tuple[int, ...] = SMALL_WIDTHS) -> Film:
-    named = published_names(oracles.film_weights(filters, widths))
-    shape = shape_of(named)
-    network = Film(shape, torch.nn)
-    network.load_state_dict(from_published(named, shape))
-    return network.eval()
 
 
 def to_published(network: Film) -> dict[str, torch.Tensor]:
@@ -122,62 +113,3 @@ def test_moments_computed_together_equal_moments_computed_one_by_one() -> None:
     together = network.between(pair, torch.tensor([0.25, 0.75])).frames
     alone = torch.cat([network.between(pair, torch.tensor([t])).frames for t in (0.25, 0.75)])
     torch.testing.assert_close(together, alone, rtol=0, atol=TOLERANCE)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Tiny layers only lose time to threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@torch.no_grad()
-def untrained(filters: int, widths: tuple[int, ...]) -> Film:
-    """A small network that starts as the mean of both warped frames, with little flow: training has to find the flow."""
-    network: Any = small_film(filters=filters, widths=widths)
-    finest = network.fuse[0]
-    for layer in (finest.mix, finest.last, network.output):
-        layer.weight.zero_()
-        layer.bias.zero_()
-    for colour in range(3):
-        finest.mix.weight[colour, (colour, 3 + filters + colour), 1, 1] = 0.5
-        finest.last.weight[colour, colour, 1, 1] = network.output.weight[colour, colour, 0, 0] = 1
-    for predictor in network.predict:
-        predictor.flow.weight.mul_(0.1)
-    return network
-
-
-def moving(generator: torch.Generator, side: int = 64, step: int = 4) -> tuple[torch.Tensor, ...]:
-    """A random smooth picture before, half-way through and after a move of 8 pixels to the left or to the right."""
-    coarse = torch.rand(1, 3, side // 8 + 4, side // 8 + 4, generator=generator)
-    wide = F.interpolate(coarse, side + 2 * step, mode="bicubic").clamp(0, 1)[:, :, step:-step]
-    direction = 1 if torch.rand((), generator=generator) < 0.5 else -1
-    return tuple(wide[..., step + when * direction * step :][..., :side] for when in (-1, 0, 1))
-
-
-def middle_of(network: Film, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return network.between(network.pair(network.features(first), network.features(second)), torch.tensor([0.5])).frames
-
-
-def error(picture: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    return (picture - expected).abs().mean()
-
-
-def test_trained_a_little_it_moves_pictures_half_way_and_leaves_equal_pictures_alone(one_thread: None) -> None:
-    network = untrained(4, (4, 8, 16, 16))
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(180):
-        first, half_way, second = moving(generator)
-        optimizer.zero_grad()
-        error(middle_of(network, first, second), half_way).backward()
-        optimizer.step()
-    with torch.no_grad():
-        clips = [moving(generator) for _ in range(6)]
-        made = sum(error(middle_of(network, first, second), half_way) for first, half_way, second in clips)
-        blended = sum(error((first + second) / 2, half_way) for first, half_way, second in clips)
-        unmoved = sum(error(middle_of(network, first, first), first) for first, _, _ in clips)
-    assert made < blended / 2
-    assert unmoved < blended * 0.75
