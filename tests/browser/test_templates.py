@@ -93,9 +93,11 @@ def reports(page: Page) -> dict[str, str]:
         .filter(widget => widget.element?.classList?.contains('wan22-report')).map(widget => [node.type, widget.element.innerText])))""")
 
 
+@pytest.mark.parametrize("canvas", [True], ids=["nodes 2.0"], indirect=True)
 def test_a_run_tells_and_plays_on_the_nodes_and_its_file_brings_the_workflow_back(helper_models: None, canvas: Page, server: ComfyUI,
                                                                                   request: pytest.FixtureRequest) -> None:
-    """With every node of the pack that tells something; that each workflow runs, and is sent as it runs, is tested without a browser and above."""
+    """With every node of the pack that tells something; that each workflow runs, and is sent as it runs, is tested without a browser and above, and
+    what the classic canvas shows of a run in test_layout."""
     name, folder = "full", f"browser_{request.node.callspec.id}"
     server.free()  # for a cached node of a new server says nothing
     with drawing_every(canvas, 0):  # nodes that grow while the view moves are displaced by the Nodes 2.0 of 1.32.9, the more the slower it draws

@@ -126,9 +126,9 @@ def test_a_copy_without_metadata_has_the_same_pictures_and_nothing_else(tmp_path
         assert durations(part.target) == durations(path)
 
 
-@pytest.mark.parametrize("container", ["webp", "gif", "jpg"])
-@pytest.mark.parametrize("mode", WRITE_MODES)
+@pytest.mark.parametrize(("container", "mode"), [("webp", "balanced"), ("gif", "fast"), ("gif", "balanced"), ("jpg", "balanced")])
 def test_a_higher_quality_is_no_less_like_the_original(tmp_path: Path, container: str, mode: str) -> None:
+    """In every mode, on more clips: python dev.py bench ways_out --table."""
     scene = clips.clip("bikes.mp4", 2, 4)[:, 90:218, 150:342]
     likeness = [clips.ssim(scene, seen(written(tmp_path, stream_of(scene), VideoFormat(quality, mode, container=container), name=quality)))
                 for quality in QUALITIES]

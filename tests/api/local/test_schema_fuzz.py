@@ -111,7 +111,7 @@ def test_every_answer_to_whatever_the_document_allows_or_forbids_is_in_the_docum
         submits = operation.path.startswith("/queue") and operation.method == "post"
         modes = list(schemathesis.GenerationMode) if submits or operation.method != "post" else [schemathesis.GenerationMode.NEGATIVE]
         for mode in modes:
-            fuzz(operation.as_strategy(generation_mode=mode), emptied, 40 if submits else 10)
+            fuzz(operation.as_strategy(generation_mode=mode), emptied, 24 if submits else 6)
 
 
 def fuzz(cases: Any, server: ApiServer, count: int) -> None:
