@@ -86,10 +86,10 @@ def test_a_request_to_the_api_becomes_the_prompt_that_the_front_end_sends(canvas
     assert without_ids(sent) == without_ids(Blueprint.read(FILE).prompt(values, loras, 0, prefix))
 
 
-def test_the_blueprint_runs_as_one_node(canvas: Page, server: ComfyUI) -> None:
-    put_down_blueprint(canvas)
-    set_widgets(canvas, SMALL)
-    prompt = sent_prompt(canvas)
+def test_the_blueprint_runs_as_one_node(page: Page, server: ComfyUI) -> None:
+    put_down_blueprint(page)
+    set_widgets(page, SMALL)
+    prompt = sent_prompt(page)
     workflows.node_of(prompt, "Wan22EmptyLatent").update(resolution="custom", width=64, height=64)
     (video,) = server.saved_videos(server.run(prompt))
     assert videos.facts(video).frames == 33
