@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 SIDE = 256  # pixels of the longer side, at most
-MOST_BYTES = 300_000
+MOST_BYTES = 224_000  # 300 kB as a data URL
 QUALITIES = (70, 50, 30, 15)  # of WebP; tried until the picture is small enough
 EFFORT = 2  # of 0 to 6: it is made while somebody waits
 
